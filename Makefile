@@ -1,0 +1,59 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+FULL_RUN := notebooks/08_full_run.ipynb
+LOCAL := runs/local/08_full_run.ipynb
+NOTEBOOKS = notebooks/*.ipynb
+KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version
+NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
+REFERENCE := results/reference
+
+.PHONY: help setup run book test lint refresh reference gpu clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make .venv with everything in requirements.txt
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+run: $(READY) ## train the 400 epochs on this machine (or show them again) and build the book
+	@mkdir -p $(dir $(LOCAL))
+	$(BIN)/papermill $(FULL_RUN) $(LOCAL) --cwd notebooks --log-output --no-progress-bar
+	$(BIN)/python book/build.py --full-run $(LOCAL)
+	@echo "The book with your run: _build/html/index.html"
+
+book: $(READY) ## build the book with the reference run
+	$(BIN)/python book/build.py
+
+lint: $(READY) ## ruff over code and notebooks, notebook hygiene
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(NORMALISE) --verify $(NOTEBOOKS)
+
+test: lint ## lint, then unit, property, fault and notebook tests; the last line gives the counts
+	$(BIN)/python -m pytest -q --nbval
+
+refresh: $(READY) ## execute every notebook again and normalise it
+	TVAE_SHOW_REFERENCE=1 $(BIN)/papermill $(FULL_RUN) $(FULL_RUN) --cwd notebooks --no-progress-bar
+	$(NORMALISE) $(NOTEBOOKS)
+
+reference: $(READY) ## make the run in runs/document-seed0 the reference run, then refresh
+	rm -rf $(REFERENCE)
+	mkdir -p $(REFERENCE)
+	cp -r runs/document-seed0/. $(REFERENCE)
+	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
+	$(MAKE) refresh
+
+gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu
+	bash benchmarks/gpu.sh
+
+clean: ## remove .venv, the built book and caches; your runs stay
+	rm -rf $(VENV) _build .pytest_cache .ruff_cache .hypothesis *.egg-info

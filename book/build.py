@@ -1,0 +1,50 @@
+"""Stage the book in _build/src, with MathJax and perhaps another full-run notebook, and build it strictly.
+
+usage: python book/build.py [--full-run NOTEBOOK] [--output FOLDER]
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib")
+MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    else:
+        shutil.copy2(source, target)
+
+
+def stage(folder: Path, full_run: Path | None) -> None:
+    """A copy of everything the book is made of; the repository itself stays as it is."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in SOURCES:
+        copy(ROOT / name, folder / name)
+    if full_run:
+        copy(full_run, folder / "notebooks" / "08_full_run.ipynb")
+    package = Path(str(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline")))
+    for name in MATHJAX:
+        copy(package / "static" / "mathjax" / name, folder / "book" / "_static" / "mathjax" / name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full-run", type=Path, help="executed notebook to show instead of the reference run")
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder in which _build/src and _build/html are made")
+    arguments = parser.parse_args()
+    source = arguments.output / "_build" / "src"
+    stage(source, arguments.full_run)
+    command = [Path(sys.executable).parent / "jupyter-book", "build", source, "--path-output", arguments.output]
+    return subprocess.run([*command, "--all", "-W", "--keep-going", "-n"]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Bad input: one sentence with the parameter, its value and what is allowed, before anything is written."""
+
+import dataclasses
+
+import pytest
+
+from tvae_lib.config import FIELDS, PRESETS, Config, ParameterError, from_namespace, identity, make_config
+from tvae_lib.runs import execute
+
+BAD = [
+    ("preset", "v6"),
+    ("epochs", 0),
+    ("epochs", -1),
+    ("epochs", 1.5),
+    ("epochs", True),
+    ("epochs", "lots"),
+    ("epochs", 401),
+    ("total_epochs", 0),
+    ("total_epochs", None),
+    ("batch_size", 0),
+    ("batch_size", 19_684),
+    ("holdout", -0.1),
+    ("holdout", 0.91),
+    ("holdout", float("nan")),
+    ("holdout", "half"),
+    ("device", "tpu"),
+    ("device", "cuda:9"),
+    ("seed", -1),
+    ("seed", 2**64),
+    ("seed", 1.0),
+    ("coverage_samples", 0),
+    ("coverage_samples", "a,b"),
+    ("coverage_samples", ""),
+    ("coverage_samples", "10,,20"),
+    ("coverage_samples", [1.5]),
+    ("eval_every", 0),
+    ("checkpoint_every", 0),
+    ("run_dir", 5),
+    ("resume", "maybe"),
+    ("lr", "1e-2"),
+    ("lr", float("inf")),
+    ("lr", 0.0),
+    ("lambda_1", 0.96),
+    ("tau", -1),
+    ("sigma_rep", 0),
+    ("statenet", "on"),
+    ("pathways", "C"),
+    ("alignment", 1),
+]
+
+
+def is_one_sentence(text: str) -> bool:
+    return "\n" not in text and text.endswith(".") and ". " not in text
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{n}={v!r}" for n, v in BAD])
+def test_bad_value_is_refused_in_one_sentence(name, value):
+    with pytest.raises(ParameterError) as refusal:
+        make_config(**{"device": "cpu", name: value})
+    message = str(refusal.value)
+    assert is_one_sentence(message)
+    assert message.startswith(f"{name} is {value!r}")
+    assert "must be" in message
+
+
+def test_unknown_parameter_is_named_with_its_value_and_the_known_ones():
+    with pytest.raises(ParameterError, match=r"^epoch is 5, but no such parameter exists; allowed are preset, epochs"):
+        make_config(epoch=5)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ParameterError, match="device is 'cuda'; on this machine it must be one of auto, cpu"):
+        make_config(device="cuda")
+
+
+def test_good_values_are_taken_as_papermill_passes_them():
+    config = make_config(device="cpu", coverage_samples="50000, 10000", holdout=0, epochs=5, seed=2**64 - 1, lr=None)
+    assert config.coverage_samples == (10_000, 50_000)
+    assert config.holdout == 0.0
+    assert config.lr == 1e-3
+    assert make_config(device="cpu", coverage_samples=1000).coverage_samples == (1000,)
+
+
+def test_presets_give_way_to_what_is_asked_for():
+    corrected = make_config(preset="corrected", device="cpu")
+    assert (corrected.statenet, corrected.beta_end) == ("off", 0.98)
+    assert make_config(preset="corrected", statenet="detached", device="cpu").statenet == "detached"
+    assert make_config(device="cpu") == Config(device="cpu")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_themselves_allowed(preset):
+    config = make_config(preset=preset, device="cpu")
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    assert make_config(**given) == config
+
+
+def test_every_parameter_says_what_it_means():
+    assert all(field.metadata["help"] for field in FIELDS.values())
+
+
+def test_identity_leaves_out_where_and_how_far():
+    assert set(FIELDS) - set(identity(Config())) == {"epochs", "device", "run_dir", "resume"}
+
+
+def test_namespace_finds_a_misspelt_parameter_and_ignores_the_rest(monkeypatch):
+    monkeypatch.delenv("TVAE_SHOW_REFERENCE", raising=False)
+    names = {
+        "preset": "document",
+        "device": "cpu",
+        "seed": 3,
+        "_private": 1,
+        "In": [],
+        "Out": {},
+        "dataclasses": dataclasses,
+    }
+    assert from_namespace(names).seed == 3
+    with pytest.raises(ParameterError, match=r"^sede is 3"):
+        from_namespace(names | {"sede": 3})
+
+
+class TestRunDirectory:
+    def refused(self, **parameters):
+        with pytest.raises(ParameterError) as refusal:
+            execute(make_config(device="cpu", epochs=1, **parameters))
+        assert is_one_sentence(str(refusal.value))
+        assert str(refusal.value).startswith("run_dir is ")
+        return str(refusal.value)
+
+    def test_a_file(self, tmp_path):
+        (tmp_path / "run").write_text("mine")
+        assert "which is a file" in self.refused(run_dir=str(tmp_path / "run"))
+        assert (tmp_path / "run").read_text() == "mine"
+
+    def test_below_a_file(self, tmp_path):
+        (tmp_path / "run").write_text("mine")
+        self.refused(run_dir=str(tmp_path / "run" / "deeper"))
+
+    def test_not_writable(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tvae_lib.runs.write_atomic", full)
+        assert "Permission denied" in self.refused(run_dir=str(tmp_path / "run"))
+
+    def test_other_files(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("mine")
+        assert "which holds other files" in self.refused(run_dir=str(tmp_path))
+        assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_unreadable_config(self, tmp_path):
+        (tmp_path / "config.json").write_text("{")
+        assert "cannot be read" in self.refused(run_dir=str(tmp_path))
+
+    def test_not_empty_without_resume(self, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        assert "resume" in self.refused(run_dir=str(tmp_path), resume=False)

@@ -1,0 +1,69 @@
+"""What must hold on every device; on a machine with a GPU, `make gpu` runs this file there."""
+
+import pytest
+import torch
+
+from tvae_lib import evaluation, runs
+from tvae_lib.config import make_config
+from tvae_lib.streams import stream
+from tvae_lib.training import Trainer, initial_state, schedule
+from tvae_lib.vae import DecoderB
+
+SMALL = {"holdout": 0.9, "total_epochs": 4, "eval_every": 2, "eval_samples": 8192, "final_samples": 8192}
+
+
+def test_step_is_the_same_on_every_device(device):
+    config = make_config(**SMALL)
+    cpu = Trainer(config, "cpu")
+    batch, noise = next(iter(cpu.batches(0)))
+    results = []
+    for place in (torch.device("cpu"), device):
+        trainer = Trainer(config, place)
+        state, controls = schedule(initial_state(config, place), 0, config)
+        for _ in range(5):
+            state, record = trainer.step(state, tuple(part.to(place) for part in batch), noise.to(place), controls)
+        results.append((state["theta"].cpu(), record.cpu()))
+    (theta, record), (other_theta, other_record) = results
+    torch.testing.assert_close(other_record, record, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(other_theta, theta, rtol=1e-3, atol=1e-3)
+
+
+def test_generation_agrees_between_devices(device):
+    torch.manual_seed(0)
+    decoder = DecoderB()
+    verdicts = []
+    for place in (torch.device("cpu"), device):
+        generator = stream(0, 0, "device", place)
+        verdicts.append(evaluation.judge(decoder.to(place), 16, 2**18, (10_000,), generator)[0])
+    one, other = verdicts
+    assert other["kl_uniform"] == pytest.approx(one["kl_uniform"], abs=5 * one["kl_uniform_error"] + 1e-4)
+    assert other["coverage"]["10000"] == pytest.approx(one["coverage"]["10000"], abs=5 * 0.0017)
+
+
+def test_a_run_is_trained_stopped_and_continued(device, tmp_path):
+    for epochs in (2, 4):
+        run = runs.execute(make_config(**SMALL, device=str(device), epochs=epochs, run_dir=str(tmp_path)))
+    assert run.metrics["epochs"] == 4
+    assert run.history["loss"].notna().all()
+    assert len(run.timing["sessions"]) == 2
+    assert run.timing["sessions"][0]["device"] == runs.device_name(device)
+
+
+def test_a_run_begun_on_one_device_goes_on_on_another(device, tmp_path):
+    runs.execute(make_config(**SMALL, device=str(device), epochs=2, run_dir=str(tmp_path)))
+    run = runs.execute(make_config(**SMALL, device="cpu", run_dir=str(tmp_path)))
+    assert run.metrics["epochs"] == 4
+
+
+def test_an_epoch_reads_nothing_back_from_the_device(device):
+    if device.type != "cuda":
+        pytest.skip("only a GPU can be made to report synchronisation; on the CPU see test_training")
+    trainer = Trainer(make_config(**SMALL), device)
+    state, controls = schedule(initial_state(trainer.config, device), 0, trainer.config)
+    batches = list(trainer.batches(0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch, noise in batches:
+            state, _ = trainer.step(state, batch, noise, controls)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

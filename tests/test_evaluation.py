@@ -1,0 +1,148 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tvae_lib import evaluation
+from tvae_lib.dual import DualVAE
+from tvae_lib.operations import ENTROPY, SIZE, all_operations, index_of, one_hot
+from tvae_lib.streams import stream
+from tvae_lib.vae import DecoderA, log_likelihood
+
+
+class Constant(nn.Module):
+    """The same logits for every code."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, z):
+        return self.logits.expand(len(z), 9, 3)
+
+
+class Linear(nn.Module):
+    """Trit j reads coordinate j alone: logits (-k z - b, 0, k z - b); p(x) is a product of nine known marginals."""
+
+    def __init__(self, slope, offset):
+        super().__init__()
+        self.slope, self.offset = slope, offset
+
+    def forward(self, z):
+        z = self.slope * z[:, :9]
+        return torch.stack([-z - self.offset, torch.zeros_like(z), z - self.offset], -1)
+
+    def trit_marginal(self):
+        z = torch.linspace(-12, 12, 200_001, dtype=torch.float64).unsqueeze(1)
+        density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+        p = torch.softmax(self(z.expand(-1, 9))[:, 0], -1)
+        return (density * p).sum(0)
+
+
+def test_factors_multiply_to_the_joint_probability_in_index_order(rng):
+    logits = torch.randn(4, 9, 3, generator=rng)
+    head, tail = evaluation.joint_factors(logits)
+    joint = (head.unsqueeze(2) * tail.unsqueeze(1)).flatten(1)
+    indicators = one_hot(all_operations())
+    for row in range(4):
+        direct = log_likelihood(logits[row].expand(SIZE, 9, 3), indicators).exp()
+        torch.testing.assert_close(joint[row], direct, rtol=1e-4, atol=1e-12)
+
+
+def test_marginal_agrees_with_brute_force_on_a_small_decoder():
+    torch.manual_seed(1)
+    decoder = DecoderA(3)
+    marginal, _ = evaluation.generate(decoder, 3, 20_000, 1, stream(0, 0, "test"))
+    generator, chunk = stream(0, 0, "test"), evaluation.chunk_size(20_000)
+    first = torch.randn((chunk, 3), generator=generator)
+    torch.rand((chunk, 9), generator=generator)  # for the one draw
+    rest = [torch.randn((chunk, 3), generator=generator) for _ in range(20_000 // chunk)]
+    z = torch.cat([first, *rest])[:20_000]
+    with torch.no_grad():
+        logits = decoder(z).double()
+    for operation in all_operations()[::997]:
+        direct = log_likelihood(logits, one_hot(operation).double()).exp().mean().item()
+        assert marginal.p[index_of(operation)].item() == pytest.approx(direct, rel=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1_024, 8_192, 30_000, 600_000])
+def test_probabilities_sum_to_one(samples):
+    torch.manual_seed(2)
+    marginal, _ = evaluation.generate(DecoderA(4), 4, samples, 1, stream(0, 0, "sum"))
+    assert marginal.p.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_uniform_decoder_has_no_divergence_and_no_error():
+    marginal, _ = evaluation.generate(Constant(torch.zeros(9, 3)), 2, 20_000, 1, stream(0, 0, "uniform"))
+    assert marginal.kl_uniform() == pytest.approx(0, abs=1e-5)
+    assert marginal.kl_error == pytest.approx(0, abs=1e-6)
+    assert marginal.log_p().exp().tolist()[:3] == pytest.approx([1 / SIZE] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("offset", [4.3, 3.5])
+def test_corrected_divergence_of_a_decoder_whose_divergence_is_known(offset):
+    decoder = Linear(10.0, offset)
+    known = -9 * (3 * decoder.trit_marginal()).log().mean().item()
+    marginal, _ = evaluation.generate(decoder, 9, 2**17, 1, stream(0, 0, "known"))
+    assert marginal.kl_uniform() == pytest.approx(known, abs=0.002 + 3 * marginal.kl_error)
+    assert marginal.kl_uniform(corrected=False) > known + 0.01, "the plug-in estimate should be too high here"
+
+
+def test_standard_error_is_the_spread_over_repetitions():
+    decoder = Linear(1.0, 0.3)
+    runs = [evaluation.generate(decoder, 9, 2**15, 1, stream(i, 0, "spread"))[0] for i in range(30)]
+    spread = torch.tensor([m.kl_uniform() for m in runs]).std().item()
+    claimed = sum(m.kl_error for m in runs) / len(runs)
+    assert claimed == pytest.approx(spread, rel=0.5)
+
+
+def test_drawn_trits_follow_their_softmax(rng):
+    logits = torch.randn(9, 3, generator=rng)
+    _, drawn = evaluation.generate(Constant(logits), 2, 1_024, 200_000, stream(0, 0, "draw"))
+    p = torch.softmax(logits, -1)
+    shares = one_hot(all_operations()[drawn.sampled]).mean(0)
+    assert (shares - p).abs().max().item() < 5 * 0.5 / math.sqrt(200_000)
+    assert drawn.argmax.unique().tolist() == [index_of(logits.argmax(-1) - 1).item()]
+
+
+def test_coverage_counts_distinct_operations_among_the_first_draws():
+    drawn = torch.tensor([5, 5, 7, 5, 9])
+    expected = {1: 1 / SIZE, 3: 2 / SIZE, 5: 3 / SIZE}
+    assert evaluation.coverage(drawn, (1, 3, 5)) == pytest.approx(expected)
+
+
+def test_coverage_of_a_uniform_decoder_meets_the_bound():
+    verdict, log_p = evaluation.judge(Constant(torch.zeros(9, 3)), 2, 1_024, (10_000, 50_000), stream(0, 0, "judge"))
+    for draws, bound in evaluation.uniform_bound((10_000, 50_000)).items():
+        assert verdict["coverage"][draws] == pytest.approx(bound, abs=5 * 0.0017)
+    assert verdict["coverage_argmax"]["50000"] == pytest.approx(1 / SIZE)
+    assert verdict["min_log_p"] == pytest.approx(-ENTROPY, abs=1e-4)
+    assert log_p.shape == (SIZE,)
+
+
+def test_an_operation_that_no_sample_reaches_makes_the_divergence_infinite_not_a_number_in_json():
+    logits = torch.full((9, 3), -1e4)
+    logits[:, 0] = 0
+    verdict, log_p = evaluation.judge(Constant(logits), 2, 1_024, (10,), stream(0, 0, "one"))
+    assert verdict["kl_uniform"] is None
+    assert verdict["coverage"]["10"] == pytest.approx(1 / SIZE)
+    assert log_p[0] == 0
+
+
+def test_reconstruction_tells_own_codes_from_injected_ones():
+    """A codes the first eight trits, B the last; only what the decoder's own encoder codes comes back alone."""
+    model = DualVAE(9)
+    trits = all_operations()[::50].float()
+
+    class Identity(nn.Module):
+        def forward(self, x):
+            return type("Q", (), {"mean": x})()
+
+    for pathway, sign in ((model.A, 1.0), (model.B, -1.0)):
+        pathway.encoder = Identity()
+        pathway.decoder = Linear(sign * 5.0, 2.0)
+    exact = evaluation.reconstruction(model, trits, 0.0)
+    assert exact["alone_A"] == exact["coupled_A"] == 1
+    assert exact["alone_B"] < 0.01
+    assert evaluation.reconstruction(model, trits[:0], 0.5)["alone_A"] is None

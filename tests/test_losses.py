@@ -1,0 +1,82 @@
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from tvae_lib import losses
+from tvae_lib.operations import all_operations, one_hot
+
+norms = st.floats(1e-5, 1e5)
+
+
+def test_cross_entropy_is_the_triple_sum(rng):
+    operations = all_operations()[::2000]
+    logits = torch.randn(len(operations), 9, 3, generator=rng, dtype=torch.float64)
+    p = torch.softmax(logits, -1)
+    direct = 0.0
+    for i, operation in enumerate(operations.tolist()):
+        for j in range(9):
+            for k, value in enumerate((-1, 0, 1)):
+                direct -= (operation[j] == value) * math.log(p[i, j, k]) / len(operations)
+    assert losses.cross_entropy(logits, one_hot(operations).double()).item() == pytest.approx(direct)
+
+
+def test_output_entropy_is_that_of_the_mean_distribution(rng):
+    logits = torch.randn(40, 9, 3, generator=rng)
+    p = torch.softmax(logits, -1).mean(0)
+    direct = -sum(q * math.log(q) for q in p.flatten().tolist())
+    assert losses.output_entropy(logits).item() == pytest.approx(direct, rel=1e-5)
+    assert losses.output_entropy(torch.zeros(2, 9, 3)).item() == pytest.approx(9 * math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0])
+def test_repulsion_is_the_double_sum_with_the_diagonal(rng, sigma):
+    z = torch.randn(30, 4, generator=rng, dtype=torch.float64)
+    direct = sum(math.exp(-((a - b) ** 2).sum().item() / (2 * sigma**2)) for a in z for b in z) / 30**2
+    assert losses.repulsion(z, sigma).item() == pytest.approx(direct)
+    assert losses.repulsion(100 * z, sigma).item() == pytest.approx(1 / 30)
+
+
+def test_repulsion_of_prior_samples_has_the_closed_form(rng):
+    z = torch.randn(2000, 4, generator=rng, dtype=torch.float64)
+    expected = (1 - 1 / 2000) * (1 + 2 / 0.5**2) ** (-4 / 2) + 1 / 2000
+    assert losses.repulsion(z).item() == pytest.approx(expected, rel=0.05)
+
+
+def test_total_is_the_complete_decomposition(rng):
+    ce_A, kl_A, ce_B, kl_B, negentropy, repulsion, align = terms = torch.rand(7, generator=rng)
+    lambdas, g = torch.tensor([0.7, 0.6, 0.3]), torch.tensor([1.3, 0.8])
+    weights = losses.term_weights(lambdas, g, 0.9, 0.5, 0.05, 0.01, (True, True, True))
+    loss_A = ce_A + 0.9 * kl_A
+    loss_B = ce_B + 0.5 * kl_B + 0.05 * negentropy + 0.01 * repulsion
+    direct = 0.7 * 1.3 * loss_A + 0.6 * 0.8 * loss_B + 0.3 * align
+    torch.testing.assert_close(torch.dot(weights, terms), direct)
+    alone = losses.term_weights(lambdas, g, 0.9, 0.5, 0.05, 0.01, (True, False, False))
+    torch.testing.assert_close(torch.dot(alone, terms), 0.7 * 1.3 * loss_A)
+
+
+@given(norms, norms)
+def test_balance_factors_are_clipped_reciprocals(a, b):
+    g_A, g_B = losses.balance_factors(torch.tensor([a, b], dtype=torch.float64)).tolist()
+    assert g_A == pytest.approx(min(max(b / a, 0.5), 2.0), rel=1e-3)
+    assert g_B == pytest.approx(min(max(a / b, 0.5), 2.0), rel=1e-3)
+
+
+def test_balance_before_the_first_step_is_one():
+    assert losses.balance_factors(torch.zeros(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("ratio", "gate"), [(0.8, 0), (0.81, 1), (1.0, 1), (1.19, 1), (1.2, 0), (5.0, 0)])
+def test_gate_opens_strictly_inside_the_band(ratio, gate):
+    assert losses.is_balanced(torch.tensor(ratio, dtype=torch.float64)).item() == gate
+
+
+@given(norms, norms, norms, norms)
+def test_moving_average_uses_the_slower_rate_while_balanced(a, b, x, y):
+    average, new = torch.tensor([a, b], dtype=torch.float64), torch.tensor([x, y], dtype=torch.float64)
+    alpha = 0.95 if 0.8 < b / a < 1.2 else 0.9
+    moved = losses.average_norms(average, new, torch.tensor(False))
+    torch.testing.assert_close(moved, alpha * average + (1 - alpha) * new)
+    assert torch.equal(losses.average_norms(average, new, torch.tensor(True)), new)

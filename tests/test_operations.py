@@ -1,0 +1,58 @@
+import itertools
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from tvae_lib import operations
+from tvae_lib.operations import SIZE, TRITS, all_operations, index_of, one_hot, operation_at, split, uniform_coverage
+
+trits = st.lists(st.sampled_from([-1, 0, 1]), min_size=TRITS, max_size=TRITS)
+
+
+def test_space_holds_every_truth_table_once_in_order():
+    table = all_operations()
+    assert table.tolist() == [list(row) for row in itertools.product((-1, 0, 1), repeat=9)]
+    assert len(table) == SIZE == 19_683
+    assert pytest.approx(math.log(SIZE)) == operations.ENTROPY
+
+
+@given(trits)
+def test_index_is_the_number_with_these_digits(operation):
+    expected = int("".join(str(x + 1) for x in operation), 3)
+    assert index_of(torch.tensor(operation)).item() == expected
+    assert operation_at(torch.tensor(expected)).tolist() == operation
+
+
+@given(st.integers(0, SIZE - 1))
+def test_operation_and_index_are_inverse(index):
+    assert index_of(operation_at(torch.tensor(index))).item() == index
+
+
+@pytest.mark.parametrize("index", [-1, SIZE])
+def test_index_outside_the_space_is_refused(index):
+    with pytest.raises(IndexError, match=str(index)):
+        operation_at(torch.tensor([0, index]))
+
+
+def test_one_hot_marks_the_class():
+    assert one_hot(torch.tensor([-1, 0, 1])).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@given(st.integers(1, 10**7))
+def test_uniform_coverage_is_the_coupon_collector_mean(draws):
+    assert uniform_coverage(draws) == pytest.approx(1 - (1 - 1 / 19_683) ** draws, rel=1e-9)
+
+
+def test_uniform_coverage_agrees_with_uniform_draws(rng):
+    hit = [torch.randint(SIZE, (50_000,), generator=rng).unique().numel() / SIZE for _ in range(20)]
+    assert sum(hit) / 20 == pytest.approx(uniform_coverage(50_000), abs=4 * 0.0017 / 20**0.5)
+
+
+@given(st.floats(0, 0.9))
+def test_split_is_a_partition_of_the_asked_size(holdout):
+    training, held_out = split(holdout, torch.Generator().manual_seed(1))
+    assert sorted(training.tolist() + held_out.tolist()) == list(range(SIZE))
+    assert len(held_out) == round(holdout * SIZE)

@@ -1,0 +1,320 @@
+"""The step against a plain transcription of the equations, and the properties that the book relies on."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tvae_lib import losses, schedules, statenet
+from tvae_lib.config import make_config
+from tvae_lib.dual import DualVAE, soft_entropy
+from tvae_lib.training import (
+    HISTORY,
+    Step,
+    Trainer,
+    adamw_update,
+    flatten,
+    initial_state,
+    load,
+    schedule,
+    state_vector,
+    steer,
+    unflatten,
+    untrained,
+)
+
+CPU = torch.device("cpu")
+SMALL = {"device": "cpu", "holdout": 0.9}
+
+
+def column(state, name):
+    return state["history"][: int(state["epoch"]), list(HISTORY).index(name)]
+
+
+def train(epochs, **parameters):
+    trainer = Trainer(make_config(**(SMALL | parameters)), CPU)
+    state = initial_state(trainer.config, CPU)
+    for _ in range(epochs):
+        state = trainer.epoch(state)
+    return trainer, state
+
+
+def in_float64(trainer):
+    """The same batches and initial state, in double precision, so that rounding cannot hide a wrong equation."""
+    batches = trainer.batches
+    trainer.batches = lambda epoch: (
+        (tuple(part.double() for part in pair), noise.double()) for pair, noise in batches(epoch)
+    )
+    state = initial_state(trainer.config, CPU)
+    return {name: t.double() if t.is_floating_point() else t for name, t in state.items()}
+
+
+def plain_epochs(config, epochs):
+    """The document's equations with nn.Module, torch.optim and floats: lr and lambda constant (StateNet off)."""
+    trainer = Trainer(config, CPU)
+    in_float64(trainer)
+    model = untrained(config)[0].double()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    averages, lambdas, rho, gate = None, (config.lambda_1, config.lambda_2, config.lambda_3), 0.0, 0.0
+    totals = []
+    for epoch in range(epochs):
+        t = epoch * 400 / config.total_epochs
+        before = (epoch - 1) * 400 / config.total_epochs
+        rho = schedules.permeability(t, before, torch.tensor(rho), torch.tensor(gate)).item()
+        tau_A, tau_B = (max(f(t), 0.05) for f in (schedules.temperature_A, schedules.temperature_B))
+        beta_A, beta_B = schedules.beta_A(t), schedules.beta_B(t)
+        for (x, indicators), noise in trainer.batches(epoch):
+            (mu_A, s_A), (mu_B, s_B) = model.A.encoder(x), model.B.encoder(x)
+            z_A = mu_A + tau_A * (s_A / 2).exp() * noise[0]
+            z_B = mu_B + tau_B * (s_B / 2).exp() * noise[1]
+            logits_A = model.A.decoder((1 - rho) * z_A + rho * z_B.detach())
+            logits_B = model.B.decoder((1 - rho) * z_B + rho * z_A.detach())
+            classes = indicators.argmax(-1).flatten()
+            ce_A, ce_B = (
+                nn.functional.cross_entropy(logits.flatten(0, 1), classes, reduction="sum") / len(x)
+                for logits in (logits_A, logits_B)
+            )
+            kl_A, kl_B = (-0.5 * (1 + s - m**2 - s.exp()).sum(1).mean() for m, s in ((mu_A, s_A), (mu_B, s_B)))
+            p = logits_B.softmax(-1).mean(0)
+            distances = (z_B.unsqueeze(0) - z_B.unsqueeze(1)).square().sum(-1)
+            loss_A = ce_A + beta_A * kl_A
+            loss_B = ce_B + beta_B * kl_B + config.alpha_ent * (p * p.log()).sum()
+            loss_B = loss_B + config.alpha_rep * torch.exp(-distances / (2 * config.sigma_rep**2)).mean()
+            align = (soft_entropy(z_A) - soft_entropy(z_B)).abs()
+            g_A = g_B = 1.0
+            if averages:
+                g_A = min(max(averages[1] / averages[0], 0.5), 2.0)
+                g_B = min(max(averages[0] / averages[1], 0.5), 2.0)
+            total = lambdas[0] * g_A * loss_A + lambdas[1] * g_B * loss_B + lambdas[2] * align
+            optimiser.zero_grad()
+            total.backward()
+            norms = [
+                math.sqrt(sum(p.grad.square().sum().item() for p in vae.parameters())) for vae in (model.A, model.B)
+            ]
+            if averages:
+                alpha = 0.95 if 0.8 < averages[1] / averages[0] < 1.2 else 0.9
+                averages = [alpha * old + (1 - alpha) * new for old, new in zip(averages, norms, strict=True)]
+            else:
+                averages = norms
+            optimiser.step()
+            totals.append(total.item())
+        gate = float(0.8 < averages[1] / averages[0] < 1.2)
+    return totals, model
+
+
+@pytest.mark.parametrize("total_epochs", [400, 6])
+def test_step_is_the_plain_transcription_of_the_equations(total_epochs):
+    config = make_config(statenet="off", batch_size=128, total_epochs=total_epochs, **SMALL)
+    totals, model = plain_epochs(config, 5)
+    trainer = Trainer(config, CPU)
+    state = in_float64(trainer)
+    for _ in range(5):
+        state = trainer.epoch(state)
+    steps = len(totals) // 5
+    expected = [sum(totals[e * steps : (e + 1) * steps]) / steps for e in range(5)]
+    assert column(state, "loss").tolist() == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
+
+
+def test_adamw_is_torch_s(rng):
+    target = torch.randn(50, generator=rng)
+    mine = torch.randn(50, generator=rng)
+    theirs = nn.Parameter(mine.clone())
+    optimiser = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
+    moments = (torch.zeros(50), torch.zeros(50))
+    for step in range(1, 30):
+        update, *moments = adamw_update(mine, 2 * (mine - target), *moments, torch.tensor(float(step)), 0.1)
+        mine = mine - 0.01 * update
+        optimiser.zero_grad()
+        (theirs - target).square().sum().backward()
+        optimiser.step()
+    torch.testing.assert_close(mine, theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+def terms_jacobian(**parameters):
+    config = make_config(**(SMALL | parameters))
+    trainer = Trainer(config, CPU)
+    state, controls = schedule(initial_state(config, CPU) | {"gate": torch.tensor(1.0)}, 200, config)
+    controls[0] = 0.5
+    batch, noise = next(iter(trainer.batches(0)))
+    step = trainer.step
+    jacobian = torch.func.jacrev(lambda theta: step.terms(theta, batch, noise, controls)[0])(state["theta"])
+    return {name: (row[: step.size_A], row[step.size_A :]) for name, row in zip(losses.TERMS, jacobian, strict=True)}
+
+
+def test_theorem_1_gradients_between_the_pathways_are_exactly_zero():
+    parts = terms_jacobian()
+    for term in ("ce_A", "kl_A"):
+        assert parts[term][1].count_nonzero() == 0
+        assert parts[term][0].count_nonzero() > 0
+    for term in ("ce_B", "kl_B", "negentropy", "repulsion"):
+        assert parts[term][0].count_nonzero() == 0
+        assert parts[term][1].count_nonzero() > 0
+
+
+def test_alignment_is_the_term_that_couples_the_gradients():
+    on_A, on_B = terms_jacobian()["alignment"]
+    assert on_A.norm() > 0
+    assert on_B.norm() > 0
+
+
+def test_flat_vector_and_modules_hold_the_same_parameters():
+    model, _ = untrained(make_config(device="cpu"))
+    flat = flatten(model)
+    assert flat.shape == (167_702,)
+    for name, value in unflatten(flat, model).items():
+        assert torch.equal(value, model.get_parameter(name))
+    with torch.device("meta"):
+        copy = load(DualVAE(), flat)
+    assert torch.equal(flatten(copy), flat)
+
+
+def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = flatten(untrained(make_config(seed=1, device="cpu"))[0])
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, flatten(untrained(make_config(seed=1, device="cpu"))[0]))
+    assert not torch.equal(first, flatten(untrained(make_config(seed=2, device="cpu"))[0]))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"cross_injection": False},
+        {"alignment": False},
+        {"alpha_ent": 0.0},
+        {"alpha_rep": 0.0},
+        {"gradient_balance": False},
+        {"statenet": "off"},
+        {"phases": False},
+        {"pathways": "A"},
+        {"pathways": "B"},
+        {"preset": "corrected"},
+    ],
+    ids=lambda p: "-".join(f"{k}={v}" for k, v in p.items()),
+)
+def test_every_mechanism_can_be_switched_off(parameters):
+    trainer, state = train(2, total_epochs=4, **parameters)
+    _, full = train(2, total_epochs=4)
+    assert state["theta"].isfinite().all()
+    assert not torch.equal(state["theta"], full["theta"])
+    config, last = trainer.config, {name: column(state, name)[-1].item() for name in HISTORY}
+    if not config.cross_injection or config.pathways != "AB":
+        assert last["rho"] == 0
+    if not config.alignment or config.pathways != "AB":
+        assert last["alignment"] == 0
+    if not config.alpha_ent:
+        assert last["negentropy"] == 0
+    if not config.alpha_rep:
+        assert last["repulsion"] == 0
+    if not config.gradient_balance or config.pathways != "AB":
+        assert last["g_A"] == last["g_B"] == 1
+    if config.statenet == "off":
+        assert last["delta_lr"] == 0
+        assert last["lambda_1"] == pytest.approx(0.7)
+    if not config.phases:
+        assert last["tau_A"] == last["tau_B"] == 1
+
+
+@pytest.mark.parametrize("pathway", ["A", "B"])
+def test_a_pathway_that_rests_keeps_its_weights(pathway):
+    trainer, state = train(1, pathways=pathway)
+    start, size = flatten(untrained(trainer.config)[0]), trainer.step.size_A
+    moved = state["theta"] != start
+    resting = moved[size:] if pathway == "A" else moved[:size]
+    assert not resting.any()
+    assert moved.any()
+
+
+def test_batches_are_the_permutation_wrapped_to_whole_batches():
+    trainer = Trainer(make_config(batch_size=500, **SMALL), CPU)
+    count = len(trainer.data.training)
+    batches = [trits for (trits, _), _ in trainer.batches(3)]
+    rows = torch.cat(batches)
+    assert all(len(b) == 500 for b in batches)
+    assert len(rows.unique(dim=0)) == count
+    assert torch.equal(rows[count:], rows[: len(rows) - count])
+    assert torch.equal(rows, torch.cat([trits for (trits, _), _ in trainer.batches(3)]))
+    assert not torch.equal(rows, torch.cat([trits for (trits, _), _ in trainer.batches(4)]))
+
+
+def test_history_has_a_value_in_every_column_of_every_epoch():
+    _, state = train(3)
+    assert state["history"][:3].isfinite().all()
+    assert column(state, "epoch").tolist() == [1, 2, 3]
+    slope = column(state, "g_A")[0] * column(state, "loss_A")[0]
+    assert column(state, "slope_1")[0] == pytest.approx(slope.item(), rel=0.1)
+
+
+def test_statenet_acts_from_the_second_epoch_by_its_rules():
+    _, state = train(2)
+    first, second = column(state, "delta_lr").tolist()
+    assert first == 0
+    assert second != 0
+    lr = column(state, "lr")
+    assert lr[1].item() == pytest.approx(lr[0].item() * (1 + 0.05 * second), rel=1e-5)
+    delta, lam = column(state, "delta_1"), column(state, "lambda_1")
+    assert lam[1].item() == pytest.approx(lam[0].item() + 0.01 * delta[1].item(), rel=1e-5)
+
+
+def test_state_vector_reads_the_epoch_before_and_the_settings_now():
+    trainer, state = train(2)
+    now, _ = schedule(state, 2, trainer.config)
+    vector = state_vector(now, 2)
+    names = ["entropy_A", "entropy_B", "kl_A", "kl_B", "grad_ratio"]
+    assert vector[:5].tolist() == pytest.approx([column(state, n)[-1].item() for n in names], rel=1e-6)
+    assert vector[5:].tolist() == pytest.approx([now["rho"].item(), *state["lambdas"].tolist()])
+
+
+@pytest.mark.parametrize("mode", statenet.MODES)
+def test_modes_of_statenet_train_what_they_should(mode):
+    trainer, state = train(4, statenet=mode)
+    start = flatten(untrained(trainer.config)[1])
+    assert torch.equal(state["statenet_theta"], start) == (mode == "off")
+
+
+def test_hypergradient_is_the_derivative_of_the_loss_by_the_learning_rate():
+    trainer, state = train(1)
+    step, (batch, noise) = trainer.step, next(iter(trainer.batches(5)))
+    acted, controls = schedule(state, 1, trainer.config)
+    acted, _ = steer(acted, 1, trainer.config, trainer.statenet)
+    after, _ = step(acted, batch, noise, controls)
+    batch, noise = list(trainer.batches(5))[1]
+    _, record = step(after, batch, noise, controls)
+    measured = record[-1].item()
+
+    def loss_at(lr):
+        theta = acted["theta"].double() - lr * after["update"].double()
+        weights, _ = step.weights(after, controls)
+        pair = tuple(part.double() for part in batch)
+        terms, _ = step.terms(theta, pair, noise.double(), controls.double())
+        return torch.dot(weights.double(), terms).item()
+
+    lr, h = acted["lr"].item(), 1e-7
+    assert measured == pytest.approx((loss_at(lr + h) - loss_at(lr - h)) / (2 * h), rel=1e-2, abs=1e-3)
+
+
+def test_gradient_shares_sum_to_one_and_leave_the_state_alone():
+    trainer, state = train(1)
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    shares = trainer.gradient_shares(state)
+    torch.testing.assert_close(shares.sum(0), torch.ones(2), rtol=1e-4, atol=1e-4)
+    assert (shares[:2, 1] == 0).all()
+    assert (shares[2:6, 0] == 0).all()
+    assert all(torch.equal(before[name], state[name]) for name in ("theta", "rho", "norms", "lr"))
+
+
+def test_step_never_leaves_the_device(monkeypatch):
+    trainer, state = train(1)
+    state, controls = schedule(state, 1, trainer.config)
+    batch, noise = next(iter(trainer.batches(1)))
+
+    def forbidden(*_):
+        raise AssertionError("the step read a value on the host")
+
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, forbidden)
+    Step.__call__(trainer.step, state, batch, noise, controls)

@@ -1,0 +1,177 @@
+"""Chapter 9: what a decoder generates, over all 19,683 operations at once.
+
+p(x|z) factorises over the nine trits. With A (S, 243) the products of the probabilities of the first five trits
+for each of S samples z, and B (S, 81) those of the last four, A^T B / S estimates p(x) for every x.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tvae_lib.dual import DualVAE, cross_inject
+from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of, uniform_coverage
+
+HEAD = 5  # trits in the first factor
+NEGLIGIBLE = 1e-18
+
+
+class Marginal(NamedTuple):
+    """Estimate of p(x) for all x from S prior samples: Monte Carlo in z, exact in x.
+
+    p: (M,) float64, unbiased. second: (M,) float64, E p(x|z)^2. kl_error: standard error of KL(U||p-hat).
+    """
+
+    p: Tensor
+    second: Tensor
+    samples: int
+    kl_error: float
+
+    def log_p(self) -> Tensor:
+        """log p-hat(x) in nats (M,), not corrected; -inf where no sample reached x."""
+        return self.p.log()
+
+    def kl_uniform(self, corrected: bool = True) -> float:
+        """KL(U||p) in nats; `corrected` subtracts the bias of the logarithm, the mean of CV^2 / 2S.
+
+        Equation: eq-kl-uniform. Source: ours.
+        """
+        kl = -ENTROPY - self.log_p().mean().item()
+        variation = (self.second / self.p.square() - 1).mean().item() if corrected else 0.0
+        return kl - variation / (2 * self.samples)
+
+
+class Draws(NamedTuple):
+    """Which operation each draw from a decoder was, trits sampled and trits taken by argmax: (N,) int64 each."""
+
+    sampled: Tensor
+    argmax: Tensor
+
+
+def joint_factors(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of the trits' probabilities, each combination of values once: (n, 9, 3) -> (n, 243), (n, 81).
+
+    Row s of the first times row s of the second, as an outer product read row by row, is p(x|z_s) in the order
+    of the operations' index. Factors below 1e-18 are set to zero: they change no p(x) that matters, and their
+    products and squares would be denormal numbers, which are slow. Equation: eq-factors. Source: ours.
+    """
+    p = nn.functional.threshold(torch.softmax(logits, -1), NEGLIGIBLE, 0)
+
+    def product(first: int, last: int) -> Tensor:
+        out = p[:, first]
+        for j in range(first + 1, last):
+            out = (out.unsqueeze(-1) * p[:, j].unsqueeze(-2)).flatten(1)
+            out = nn.functional.threshold(out, NEGLIGIBLE, 0)
+        return out
+
+    return product(0, HEAD), product(HEAD, TRITS)
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """One operation for each row, each trit by the inverse distribution function: (n, 9, 3), (n, 9) -> (n,) index."""
+    cumulative = torch.softmax(logits, -1).cumsum(-1)[..., :2]
+    return index_of((uniforms.unsqueeze(-1) >= cumulative).sum(-1) - 1)
+
+
+def chunk_size(samples: int) -> int:
+    """Samples handled at once: at least 16 chunks for the standard error, at most what fits a cache."""
+    return min(8192, max(64, samples // 16))
+
+
+@torch.no_grad()
+def generate(decoder: nn.Module, latent: int, samples: int, draws: int, generator) -> tuple[Marginal, Draws]:
+    """Send prior samples z ~ N(0, I) through a decoder alone: p(x) from `samples` of them, `draws` operations.
+
+    The draws use the first of the same z. Runs where the generator is; memory does not grow with `samples`.
+    Equation: eq-marginal. Source: ours.
+    """
+    device = generator.device
+    shape = (3**HEAD, 3 ** (TRITS - HEAD))
+    first = torch.zeros(shape, dtype=torch.float64, device=device)
+    second = torch.zeros_like(first)
+    blocks, sampled, argmax = [], [], []
+    block, in_block = torch.zeros_like(first), 0
+    chunk = chunk_size(samples)
+    block_size = max(chunk, samples // 64)
+    for start in range(0, max(samples, draws), chunk):
+        z = torch.randn((chunk, latent), generator=generator, device=device)
+        logits = decoder(z)
+        if start < draws:
+            uniforms = torch.rand((chunk, TRITS), generator=generator, device=device)
+            sampled.append(draw(logits, uniforms))
+            argmax.append(index_of(logits.argmax(-1) - 1))
+        if start < samples:
+            head, tail = joint_factors(logits[: samples - start])
+            block += head.T @ tail
+            second += head.square().T @ tail.square()
+            in_block += len(head)
+            if in_block >= block_size or start + chunk >= samples:
+                first += block
+                blocks.append(((block / in_block).float().flatten(), in_block))
+                block, in_block = torch.zeros_like(first), 0
+    p = first.flatten() / samples
+    # Linearised, KL(U||p-hat) is minus the mean over x of p-hat(x)/p(x); each block gives one value of it.
+    means = torch.stack([(part / p).mean() for part, _ in blocks])
+    sizes = torch.tensor([size for _, size in blocks], dtype=torch.float64, device=device)
+    variance = (sizes * (means - 1).square()).sum().item() / (len(blocks) - 1)
+    error = math.sqrt(variance / samples)
+    drawn = Draws(torch.cat(sampled)[:draws], torch.cat(argmax)[:draws])
+    return Marginal(p, second.flatten() / samples, samples, error), drawn
+
+
+def coverage(drawn: Tensor, counts: tuple[int, ...]) -> dict[int, float]:
+    """Fraction of the M operations among the first N draws, for each N in `counts`: (n,) index -> {N: fraction}.
+
+    Equation: eq-coverage. Source: Foundations, "Empirical Validation".
+    """
+    order = torch.arange(len(drawn), device=drawn.device)
+    first_seen = torch.full((SIZE,), max(counts), device=drawn.device)
+    first_seen.scatter_reduce_(0, drawn, order, "amin")
+    return {n: (first_seen < n).double().mean().item() for n in counts}
+
+
+def judge(decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...], generator) -> tuple[dict, Tensor]:
+    """The verdict on a decoder alone, as plain numbers for JSON, and log p-hat of every operation (M,).
+
+    Coverage at each N in `counts` with trits sampled and by argmax; KL(U||p) in nats, corrected, with standard
+    error; the least log p(x). A KL that is infinite (no sample reached some x) is None.
+    """
+    marginal, drawn = generate(decoder, latent, samples, max(counts), generator)
+    log_p = marginal.log_p()
+    finite = bool(log_p.isfinite().all())
+    return {
+        "coverage": {str(n): value for n, value in coverage(drawn.sampled, counts).items()},
+        "coverage_argmax": {str(n): value for n, value in coverage(drawn.argmax, counts).items()},
+        "kl_uniform": marginal.kl_uniform() if finite else None,
+        "kl_uniform_plugin": marginal.kl_uniform(corrected=False) if finite else None,
+        "kl_uniform_error": marginal.kl_error if finite else None,
+        "min_log_p": log_p.min().item() if finite else None,
+        "samples": samples,
+    }, log_p
+
+
+def uniform_bound(counts: tuple[int, ...]) -> dict[str, float]:
+    """Expected coverage of the uniform generator at each N, the bound for independent draws: {N: fraction}."""
+    return {str(n): uniform_coverage(n) for n in counts}
+
+
+@torch.no_grad()
+def reconstruction(model: DualVAE, trits: Tensor, rho: float) -> dict[str, float | None]:
+    """Fraction of operations that come back exactly by argmax from the posterior means: trits (n, 9) as floats.
+
+    `alone_*`: each decoder reads its own mean; `coupled_*`: it reads the injected one. None where n = 0.
+    """
+    if not len(trits):
+        return dict.fromkeys(("alone_A", "alone_B", "coupled_A", "coupled_B"))
+    mean_A, mean_B = model.A.encoder(trits).mean, model.B.encoder(trits).mean
+
+    def exact(decoder: nn.Module, z: Tensor) -> float:
+        return (decoder(z).argmax(-1) - 1 == trits).all(-1).double().mean().item()
+
+    return {
+        "alone_A": exact(model.A.decoder, mean_A),
+        "alone_B": exact(model.B.decoder, mean_B),
+        "coupled_A": exact(model.A.decoder, cross_inject(mean_A, mean_B, rho)),
+        "coupled_B": exact(model.B.decoder, cross_inject(mean_B, mean_A, rho)),
+    }

@@ -1,0 +1,121 @@
+"""Chapter 6: the terms of the loss, their weights, and the balance of the two pathways' gradients.
+
+The total is one inner product, <weights, terms>, over the seven terms named in `TERMS`.
+"""
+
+import torch
+from torch import Tensor
+
+from tvae_lib.dual import DualOutput, soft_entropy
+from tvae_lib.schedules import RATIO_BAND
+from tvae_lib.vae import kl_to_prior, log_likelihood
+
+TERMS = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")
+BALANCE_RANGE = (0.5, 2.0)
+
+
+def cross_entropy(logits: Tensor, indicators: Tensor) -> Tensor:
+    """Mean over the batch of -log p(x|z), in nats: logits and one-hot (N, 9, 3) -> scalar.
+
+    Equation: eq-cross-entropy. Source: Foundations, "Cross-Entropy".
+    """
+    return -log_likelihood(logits, indicators).mean()
+
+
+def output_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the batch's mean output distribution, summed over the nine trits, in nats: (N, 9, 3) -> scalar.
+
+    The document's p-bar is read as 9 x 3, one distribution for each trit; at most 9 ln 3.
+    Equation: eq-output-entropy. Source: Foundations, "Output Entropy".
+    """
+    mean = torch.softmax(logits, -1).mean(0)
+    return -torch.xlogy(mean, mean).sum()
+
+
+def repulsion(z: Tensor, sigma: float = 0.5) -> Tensor:
+    """Mean of exp(-||z_i - z_j||^2 / 2 sigma^2) over all pairs, i = j included: (N, d) -> scalar.
+
+    Exponents are held above -80, where float32 would turn denormal.
+
+    Equation: eq-repulsion. Source: Foundations, "Repulsion Loss".
+    """
+    norms = z.square().sum(-1)
+    exponents = (2 * z @ z.T - norms.unsqueeze(1) - norms) * (0.5 / sigma**2)
+    return torch.nn.functional.hardtanh(exponents, -80, 0).exp().mean()
+
+
+def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
+    """|H(z_A) - H(z_B)|, in nats: scalars.
+
+    Equation: eq-alignment. Source: Foundations, "Complete Loss Decomposition".
+    """
+    return (entropy_A - entropy_B).abs()
+
+
+def loss_terms(output: DualOutput, indicators: Tensor, sigma_rep: float, used: tuple[bool, bool, bool]):
+    """The seven terms in the order of `TERMS`, (7,), and the entropies of z_A and z_B, (2,).
+
+    `used` says which of output entropy, repulsion and alignment to compute; the others are zero.
+    """
+    zero = output.z_A.new_zeros(())
+    entropies = torch.stack([soft_entropy(output.z_A), soft_entropy(output.z_B)])
+    terms = torch.stack(
+        [
+            cross_entropy(output.logits_A, indicators),
+            kl_to_prior(output.posterior_A).mean(),
+            cross_entropy(output.logits_B, indicators),
+            kl_to_prior(output.posterior_B).mean(),
+            -output_entropy(output.logits_B) if used[0] else zero,
+            repulsion(output.z_B, sigma_rep) if used[1] else zero,
+            alignment(*entropies) if used[2] else zero,
+        ]
+    )
+    return terms, entropies
+
+
+def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active) -> Tensor:
+    """Weights of the seven terms, so that L_total = <weights, terms>: (7,).
+
+    L_total = lambda_1 g_A L_A + lambda_2 g_B L_B + lambda_3 L_align, with L_A = CE_A + beta_A KL_A and
+    L_B = CE_B + beta_B KL_B - alpha_ent H_output + alpha_rep L_rep. `lambdas` is (3,), `balance` = (g_A, g_B)
+    is (2,), `active` holds 0 or 1 for L_A, L_B and L_align.
+    Equation: eq-total. Source: Foundations, "Complete Loss Decomposition".
+    """
+    a = active[0] * lambdas[0] * balance[0]
+    b = active[1] * lambdas[1] * balance[1]
+    return torch.stack([a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2]])
+
+
+def balance_factors(norms: Tensor) -> Tensor:
+    """(g_A, g_B) from the averaged gradient norms (of A, of B): each norm's reciprocal share, in [0.5, 2].
+
+    Equation: eq-balance. Source: Foundations, "Gradient Balance Scaling".
+    """
+    ratio = gradient_ratio(norms)
+    return torch.stack([ratio, 1 / ratio]).clamp(*BALANCE_RANGE)
+
+
+def gradient_ratio(norms: Tensor) -> Tensor:
+    """||grad_B|| / ||grad_A|| of averaged norms (2,), a scalar kept inside [1e-6, 1e6]; 1 before the first step.
+
+    Equation: eq-ratio. Source: Foundations, "Gradient Balance Scaling".
+    """
+    ratio = norms[1] / norms[0]
+    return torch.nan_to_num(ratio, nan=1.0, posinf=1e6).clamp(1e-6, 1e6)
+
+
+def is_balanced(ratio: Tensor) -> Tensor:
+    """1 where 0.8 < ratio < 1.2, else 0: the gate of phase 3 and the switch of the moving average.
+
+    Equation: eq-gate. Source: Foundations, "Phase 3: Resonant Coupling".
+    """
+    return ((ratio > RATIO_BAND[0]) & (ratio < RATIO_BAND[1])).to(ratio.dtype)
+
+
+def average_norms(average: Tensor, norms: Tensor, first: Tensor) -> Tensor:
+    """Exponential moving average of the two gradient norms: (2,) -> (2,); starts at the first observed norms.
+
+    alpha = 0.95 while balanced, else 0.9. Equation: eq-ema. Source: Foundations, "Gradient Balance Scaling".
+    """
+    alpha = 0.9 + 0.05 * is_balanced(gradient_ratio(average))
+    return torch.where(first, norms, alpha * average + (1 - alpha) * norms)
