@@ -1,3 +1,3 @@
-"""pytest reads this one when only notebooks are named; the settings are those of the tests."""
+"""pytest reads this one when only notebooks are named; the settings are in tests/."""
 
 import tests.conftest  # noqa: F401

@@ -44,8 +44,9 @@ def test_three_epochs_by_papermill_leave_a_valid_directory_and_page(tmp_path):
     notebook = nbformat.read(out, 4)
     text = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
     assert config["run_id"] in text
-    bar = next(o["text"] for c in notebook.cells for o in c.get("outputs", []) if "epoch/s" in o.get("text", ""))
-    assert bar.rstrip().splitlines()[-1].count("3/3") == 1
+    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+    bars = [line for line in printed.splitlines() if "document, seed 3:" in line]
+    assert [f"{n}/3 [" in line for n, line in enumerate(bars, start=1)] == [True] * 3
 
     again = papermill(NOTEBOOK, tmp_path / "again.ipynb", "--cwd", "notebooks", *arguments)
     assert again.returncode == 0

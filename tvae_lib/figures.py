@@ -63,7 +63,7 @@ def shade_phases(ax: Axes, total_epochs: int, names: bool = False) -> None:
 
 
 def _panels(rows: int, columns: int, total_epochs: int, phased: bool, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    fig, grid = plt.subplots(rows, columns, figsize=(4.6 * columns, height * rows), sharex=True, squeeze=False)
+    fig, grid = plt.subplots(rows, columns, figsize=(3.9 * columns, height * rows), sharex=True, squeeze=False)
     for ax in grid.flat:
         if phased:
             shade_phases(ax, total_epochs)
@@ -71,6 +71,14 @@ def _panels(rows: int, columns: int, total_epochs: int, phased: bool, height: fl
     for ax in grid[-1]:
         ax.set_xlabel("epoch")
     return fig, list(grid.flat)
+
+
+def _legend(ax: Axes, columns: int) -> None:
+    """The legend above the axes, to the right of the title, where it covers nothing."""
+    ax.legend(
+        ncols=columns, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.3,
+        columnspacing=0.9, handletextpad=0.4, fontsize=8,
+    )  # fmt: skip
 
 
 def _pair(ax: Axes, table: pd.DataFrame, column: str, title: str, unit: str = "", **style) -> None:
@@ -89,21 +97,22 @@ def losses(history: pd.DataFrame, total_epochs: int, phased: bool = True) -> Fig
     axes[1].axhline(ENTROPY, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2, label="H = 9 ln 3")
     _pair(axes[2], history, "kl", "Rate  KL", "nats")
     _pair(axes[3], history, "entropy", "Entropy of the codes  H(z)", "nats")
-    axes[1].legend(ncols=3, loc="center right")
+    for ax in axes:
+        _legend(ax, 3)
     return fig
 
 
 def coverage(evaluations: pd.DataFrame, bound: dict[str, float], total_epochs: int, phased: bool = True) -> Figure:
     """Coverage by sampled draws at every N, beside the uniform bound and the untrained network."""
     fig, axes = _panels(len(bound), 1, total_epochs, phased, height=2.3)
-    fig.set_figwidth(7.6)
+    fig.set_figwidth(7.8)
     for ax, (draws, limit) in zip(axes, bound.items(), strict=True):
         _pair(ax, evaluations, f"coverage_{draws}", f"{int(draws):,} draws", "coverage", marker=".")
         ax.axhline(limit, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2, label="uniform bound")
         start = evaluations.iloc[0][[f"coverage_{draws}_A", f"coverage_{draws}_B"]].mean()
         ax.axhline(start, color=COLOURS["untrained"], ls=DASHES["untrained"], label="untrained, mean of A and B")
-        ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-    axes[0].legend(ncols=2, loc="lower left")
+        ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+    _legend(axes[0], 4)
     return fig
 
 
@@ -112,11 +121,11 @@ def divergence(evaluations: pd.DataFrame, total_epochs: int, phased: bool = True
     fig, axes = _panels(1, 2, total_epochs, phased, height=2.9)
     _pair(axes[0], evaluations, "kl_uniform", "KL(U‖p) of each decoder alone", "nats", marker=".")
     axes[0].set_yscale("log")
-    _pair(axes[1], evaluations, "alone", "Exact reconstruction at the mean", "share of operations", marker=".")
-    axes[1].plot(evaluations["epoch"], evaluations["coupled_A"], color=COLOURS["A"], ls=":", label="A, injected code")
-    axes[1].plot(evaluations["epoch"], evaluations["coupled_B"], color=COLOURS["B"], ls=":", label="B, injected code")
+    _pair(axes[1], evaluations, "alone", "Reconstructed exactly at the mean", "operations", marker=".")
+    axes[1].plot(evaluations["epoch"], evaluations["coupled_A"], color=COLOURS["A"], ls=":", label="A, injected")
+    axes[1].plot(evaluations["epoch"], evaluations["coupled_B"], color=COLOURS["B"], ls=":", label="B, injected")
     axes[1].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
-    axes[1].legend()
+    fig.legend(*axes[1].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 
 
@@ -127,31 +136,33 @@ def controls(history: pd.DataFrame, total_epochs: int, phased: bool = True) -> F
     axes[0].set_title("Permeability ρ")
     _pair(axes[1], history, "tau", "Temperature τ")
     _pair(axes[2], history, "beta", "KL weight β")
-    axes[2].legend(ncols=2)
+    _legend(axes[2], 2)
     for name, colour in zip(("lambda_1", "lambda_2", "lambda_3"), (*_ab(), COLOURS["other"]), strict=True):
         axes[3].plot(history["epoch"], history[name], color=colour, label=name.replace("lambda_", "λ"))
     axes[3].set_title("Loss weights λ")
-    axes[3].legend(ncols=3)
-    axes[4].plot(history["epoch"], history["lr"], color=COLOURS["uniform"])
-    axes[4].set_title("Learning rate")
-    axes[4].set_yscale("log")
+    _legend(axes[3], 3)
+    axes[4].plot(history["epoch"], 1000 * history["lr"], color=COLOURS["uniform"])
+    axes[4].set_title("Learning rate × 1000")
     for name, colour in zip(CORRECTIONS, (COLOURS["uniform"], *_ab(), COLOURS["other"]), strict=True):
         axes[5].plot(history["epoch"], history[name], color=colour, label=name.replace("delta_", "Δ"))
-    axes[5].set_title("StateNet's corrections")
-    axes[5].legend(ncols=4)
+    axes[5].set_title("Corrections")
+    _legend(axes[5], 4)
     return fig
 
 
 def balance(history: pd.DataFrame, total_epochs: int, phased: bool = True) -> Figure:
     """The gradient ratio with the band that opens the gate, and the balance factors."""
     fig, axes = _panels(1, 2, total_epochs, phased, height=2.9)
-    axes[0].axhspan(*RATIO_BAND, color=COLOURS["other"], alpha=0.18, lw=0, label="balanced: gate open")
+    axes[0].axhspan(*RATIO_BAND, color=COLOURS["other"], alpha=0.18, lw=0, label="gate open")
     axes[0].plot(history["epoch"], history["grad_ratio"], color=COLOURS["uniform"], lw=1)
-    axes[0].set_title("Gradient ratio ‖∇B‖ / ‖∇A‖")
+    axes[0].set_title("Gradient ratio, B over A")
     axes[0].set_yscale("log")
-    axes[0].legend(loc="lower left")
+    axes[0].yaxis.set_major_locator(mpl.ticker.FixedLocator([0.5, 0.7, 1, 1.5, 2, 3]))
+    axes[0].yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes[0].yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    _legend(axes[0], 1)
     _pair(axes[1], history, "g", "Balance factors g")
-    axes[1].legend(ncols=2)
+    _legend(axes[1], 2)
     return fig
 
 

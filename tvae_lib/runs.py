@@ -16,6 +16,7 @@ hold no time, path or date: equal configurations give equal bytes on the same ma
 import contextlib
 import datetime
 import fcntl
+import io
 import json
 import math
 import os
@@ -346,6 +347,12 @@ def execute(config: Config) -> Run:
     return Run(path)
 
 
+def _progress(description: str, first: int, epochs: int) -> tqdm:
+    """A bar that moves in a terminal; elsewhere it is silent, to be printed line by line for a log or a page."""
+    file = sys.stdout if sys.stdout.isatty() else io.StringIO()
+    return tqdm(desc=description, total=epochs, initial=first, unit="epoch", ncols=100, file=file)
+
+
 def _train(config: Config, path: Path, epochs: int) -> None:
     trainer = Trainer(config, _device(config))
     resumed = (path / "checkpoint.safetensors").exists()
@@ -380,10 +387,7 @@ def _train(config: Config, path: Path, epochs: int) -> None:
             torch.cuda.synchronize(trainer.device)
         seconds[what] += time.perf_counter() - started
 
-    with tqdm(
-        desc=f"{config.preset}, seed {config.seed}", total=epochs, initial=first, unit="epoch", ncols=110,
-        file=sys.stdout, **({} if sys.stdout.isatty() else {"miniters": -(-epochs // 20), "mininterval": 0}),
-    ) as bar:  # fmt: skip
+    with _progress(f"{config.preset}, seed {config.seed}", first, epochs) as bar:
         while True:
             epoch = int(state["epoch"])
             if epoch in snapshots:
@@ -404,6 +408,8 @@ def _train(config: Config, path: Path, epochs: int) -> None:
             with timed("training"):
                 state = trainer.epoch(state)
             bar.update()
+            if not sys.stdout.isatty() and (bar.n % -(-epochs // 20) == 0 or bar.n == epochs):
+                print(bar, flush=True)
 
     _save_model(path / "model.safetensors", state, trainer)
     done = epochs // config.eval_every + 1
