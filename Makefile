@@ -41,9 +41,12 @@ lint: $(READY) ## ruff over code and notebooks, notebook hygiene
 test: lint ## lint, then unit, property, fault and notebook tests; the last line gives the counts
 	$(BIN)/python -m pytest -q --nbval
 
-refresh: $(READY) ## execute every notebook again and normalise it
-	TVAE_SHOW_REFERENCE=1 $(BIN)/papermill $(FULL_RUN) $(FULL_RUN) --cwd notebooks --no-progress-bar
+refresh: $(READY) ## execute every notebook again, normalise it, write the generated pages
+	for notebook in $(NOTEBOOKS); do \
+	  TVAE_SHOW_REFERENCE=1 $(BIN)/papermill $$notebook $$notebook --cwd notebooks --no-progress-bar || exit 1; \
+	done
 	$(NORMALISE) $(NOTEBOOKS)
+	$(BIN)/python book/generate.py
 
 reference: $(READY) ## make the run in runs/document-seed0 the reference run, then refresh
 	rm -rf $(REFERENCE)

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from tvae_lib.operations import ENTROPY
 from tvae_lib.schedules import CLOCK, PHASE_STARTS, RATIO_BAND
@@ -19,6 +20,7 @@ from tvae_lib.statenet import CORRECTIONS
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00", "uniform": "#222222", "untrained": "#7a7a7a", "other": "#009e73"}
 DASHES = {"uniform": (0, (5, 2)), "untrained": (0, (1, 1.5))}
+TRIT_COLOURS = {-1: "#762a83", 0: "#f2f0ea", 1: "#1b7837"}  # values, told apart by lightness and by their sign too
 PHASES = ("isolation", "consolidation", "resonant coupling", "ultra-exploration")
 
 
@@ -168,3 +170,54 @@ def balance(history: pd.DataFrame, total_epochs: int, phased: bool = True) -> Fi
 
 def _ab() -> tuple[str, str]:
     return COLOURS["A"], COLOURS["B"]
+
+
+def glyphs(operations: dict[str, Tensor], columns: int = 4) -> Figure:
+    """Truth tables as 3 x 3 glyphs with their names: first argument downwards, second to the right, -1 first."""
+    rows = -(-len(operations) // columns)
+    fig, grid = plt.subplots(rows, columns, figsize=(2.0 * columns, 2.25 * rows), squeeze=False)
+    for ax in grid.flat:
+        ax.set_axis_off()
+    for ax, (name, operation) in zip(grid.flat, operations.items(), strict=False):
+        for place, value in enumerate(operation.tolist()):
+            row, column = divmod(place, 3)
+            ax.add_patch(
+                plt.Rectangle((column, 2 - row), 1, 1, facecolor=TRIT_COLOURS[value], edgecolor="#fcfcfa", lw=2)
+            )
+            sign = {-1: "−", 0: "0", 1: "+"}[value]
+            ax.text(
+                column + 0.5, 2.5 - row, sign, ha="center", va="center", fontsize=13,
+                color="#222222" if value == 0 else "#ffffff",
+            )  # fmt: skip
+        ax.set(xlim=(0, 3), ylim=(0, 3), aspect="equal")
+        ax.set_title(name, fontsize=9.5, loc="center")
+    return fig
+
+
+def coverage_bound(draws: list[int], expected: list[float], full: list[float], marked: dict[int, float]) -> Figure:
+    """Expected coverage of a uniform generator and its probability to cover everything, against the draws."""
+    fig, ax = plt.subplots(figsize=(7.6, 3.6))
+    ax.plot(
+        draws,
+        expected,
+        color=COLOURS["uniform"],
+        ls=DASHES["uniform"],
+        label="expected coverage of the uniform generator",
+    )
+    ax.plot(draws, full, color=COLOURS["other"], label="probability that every operation is covered")
+    ax.plot(list(marked), list(marked.values()), "o", color=COLOURS["uniform"], ms=6)
+    for n, value in marked.items():
+        ax.annotate(
+            f"{n:,}\n{value:.2%}",
+            (n, value),
+            xytext=(-8, 4),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+        )
+    ax.set(xscale="log", xlabel="independent draws N", ylim=(-0.03, 1.22), xlim=(draws[0], draws[-1]))
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+    ax.legend(loc="upper left")
+    return fig

@@ -4,7 +4,9 @@ A ternary operation is a function f: Sigma^2 -> Sigma with Sigma = {-1, 0, +1}. 
 row, is a point x of Sigma^9, and there are M = 3^9 = 19,683 of them.
 """
 
+import itertools
 import math
+from decimal import Decimal, localcontext
 
 import torch
 from torch import Tensor
@@ -53,6 +55,14 @@ def one_hot(operations: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(operations.long() + 1, VALUES).float()
 
 
+def expected_coverage(p: Tensor, draws: int) -> float:
+    """Expected fraction of operations among N independent draws from p (M,): the mean of 1 - (1 - p(x))^N.
+
+    Equation: eq-expected-coverage. Source: ours.
+    """
+    return -torch.expm1(draws * torch.log1p(-p.double())).mean().item()
+
+
 def uniform_coverage(draws: int) -> float:
     """Expected fraction of operations that N independent uniform draws hit: 1 - (1 - 1/M)^N.
 
@@ -70,3 +80,74 @@ def split(holdout: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     order = torch.randperm(SIZE, generator=generator, device=generator.device)
     held = round(holdout * SIZE)
     return order[held:].sort().values, order[:held].sort().values
+
+
+def uniform_coverage_deviation(draws: int) -> float:
+    """Standard deviation of the fraction of operations that N independent uniform draws hit.
+
+    Equation: eq-coverage-deviation. Source: ours.
+    """
+    missed = math.exp(draws * math.log1p(-1 / SIZE))  # one given operation
+    both = math.exp(draws * math.log1p(-2 / SIZE))  # two given operations
+    return math.sqrt(max(0.0, missed / SIZE + (1 - 1 / SIZE) * both - missed**2))
+
+
+def full_coverage_probability(draws: int) -> float:
+    """Probability that N independent uniform draws hit every operation, by inclusion and exclusion.
+
+    Summed with 60 decimal digits, since the terms alternate. Where more than 40 operations are missed on average
+    the probability is below e^-40 and 0.0 is returned.
+    Equation: eq-full-coverage. Source: ours.
+    """
+    if SIZE * (1 - uniform_coverage(draws)) > 40:
+        return 0.0
+    with localcontext() as context:
+        context.prec = 60
+        total, binomial = Decimal(0), Decimal(1)
+        for k in range(SIZE):
+            term = binomial * (draws * (1 - Decimal(k) / SIZE).ln()).exp()
+            total += term if k % 2 == 0 else -term
+            if term < Decimal("1e-30"):
+                break
+            binomial = binomial * (SIZE - k) / (k + 1)
+        return float(total)
+
+
+def relabel(operations: Tensor, relabelling: tuple[int, int, int], swap: bool = False) -> Tensor:
+    """The same operations with the three values renamed, and the arguments exchanged: (..., 9) -> (..., 9).
+
+    g(a, b) = pi(f(pi^-1 a, pi^-1 b)), or f(pi^-1 b, pi^-1 a) with `swap`; `relabelling` lists pi(-1), pi(0), pi(1).
+    Equation: eq-symmetry. Source: ours.
+    """
+    pi = torch.tensor(relabelling)
+    inverse = pi.argsort()
+    table = operations.unflatten(-1, (VALUES, VALUES))[..., inverse, :][..., inverse]
+    table = table.transpose(-1, -2) if swap else table
+    return pi.to(operations.dtype)[table.long() + 1].flatten(-2)
+
+
+def symmetries() -> Tensor:
+    """What each of the 12 symmetries does to the indices: (12, M) int64, the identity first."""
+    everything = all_operations()
+    return torch.stack(
+        [index_of(relabel(everything, pi, swap)) for pi in itertools.permutations((-1, 0, 1)) for swap in (False, True)]
+    )
+
+
+def named_operations() -> dict[str, Tensor]:
+    """Operations that have a name in logic or arithmetic, with -1, 0, +1 for false, unknown, true: name -> (9,)."""
+    a, b = (x.flatten() for x in torch.meshgrid(*[torch.tensor([-1, 0, 1], dtype=torch.int8)] * 2, indexing="ij"))
+    return {
+        "Kleene and": torch.minimum(a, b),
+        "Kleene or": torch.maximum(a, b),
+        "Kleene implication": torch.maximum(-a, b),
+        "Łukasiewicz implication": (1 - a + b).clamp(max=1),
+        "Gödel implication": torch.where(a <= b, torch.ones_like(b), b),
+        "sum mod 3": (a + b + 1) % 3 - 1,
+        "product": a * b,
+        "clipped sum": (a + b).clamp(-1, 1),
+        "consensus": torch.where(a == b, a, torch.zeros_like(a)),
+        "comparison": (a - b).sign(),
+        "first argument": a,
+        "constant 0": torch.zeros_like(a),
+    }

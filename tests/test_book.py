@@ -1,0 +1,132 @@
+"""The machinery that keeps the book true: equation index, ledger, generated pages."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tvae_lib.config import ROOT
+from tvae_lib.ledger import MIME, VERDICTS, verdict
+
+spec = importlib.util.spec_from_file_location("generate", ROOT / "book" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
+
+
+def page(text="", cells=()):
+    return generate.Page("../notebooks/x", "X", text, list(cells))
+
+
+def declared(**changes):
+    bundle = verdict("P1", "holds", "It is so.", "thm-x")._repr_mimebundle_()
+    bundle[MIME] |= changes
+    return {
+        "cell_type": "code",
+        "source": [],
+        "metadata": {},
+        "outputs": [{"output_type": "display_data", "data": bundle}],
+    }
+
+
+def test_generated_pages_are_fresh_and_nothing_is_orphaned():
+    done = subprocess.run([sys.executable, ROOT / "book" / "generate.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_page_that_is_not_fresh_is_noticed(tmp_path):
+    for part in ("book", "notebooks", "tvae_lib"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "book" / "claims.md"
+    path.write_text(path.read_text().replace("**Refuted.**", "**Proved.**", 1))
+    command = [sys.executable, tmp_path / "book" / "generate.py"]
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "claims.md" in done.stderr
+    assert subprocess.run(command).returncode == 0
+    assert path.read_text() == (ROOT / "book" / "claims.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "problem"),
+    [
+        (["eq-a"], [], "eq-a has no function that names it"),
+        ([], ["eq-a"], "m.f names eq-a, which no page has"),
+        (["eq-a", "eq-a"], ["eq-a"], "eq-a stands 2 times"),
+        (["eq-a"], ["eq-a"], None),
+    ],
+)
+def test_orphans_on_either_side_are_found(labels, named, problem):
+    text = "\n".join(f"```{{math}}\n:label: {label}\nx\n```" for label in labels)
+    found = generate.orphans([page(text)], [generate.Function("m", "f", named)])
+    assert found == ([problem] if problem else [])
+
+
+def test_labels_of_the_docstrings_are_read():
+    named = {f"{f.module}.{f.name}": f.labels for f in generate.functions()}
+    assert named["operations.index_of"] == ["eq-index"]
+    assert named["training.Trainer.gradient_shares"] == ["eq-share"]
+    assert sum(len(labels) for labels in named.values()) >= 35
+
+
+def test_every_labelled_equation_is_named_with_its_source():
+    for function in generate.functions():
+        if function.labels:
+            source = (ROOT / "tvae_lib" / f"{function.module}.py").read_text()
+            start = source.index(f"def {function.name.split('.')[-1]}(")
+            assert "Source: " in source[start : start + 1500], function
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "problem"),
+    [
+        (":label: thm-x", {}, None),
+        ("", {}, "P1: the evidence 'thm-x' is not in ../notebooks/x"),
+        (":label: thm-x", {"verdict": "true"}, "P1: 'true' is no verdict"),
+        (":label: thm-x", {"claim": "Z9"}, "Z9 has a verdict but is no claim of claims.yml"),
+    ],
+)
+def test_verdicts_need_a_claim_a_word_and_evidence(text, changes, problem):
+    found = generate.verdicts([page(text, [declared(**changes)])])
+    assert generate.wrong_verdicts(CLAIMS, found) == ([problem] if problem else [])
+
+
+def test_two_verdicts_on_one_claim_are_refused():
+    found = generate.verdicts([page(":label: thm-x", [declared(), declared()])])
+    assert generate.wrong_verdicts(CLAIMS, found) == ["P1 has 2 verdicts; one chapter gives it"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("P1", "true", "x", "fig"), ("P1", "holds", " ", "fig"), ("P1", "holds", "x", "")]
+)
+def test_a_verdict_without_word_finding_or_evidence_is_refused(arguments):
+    with pytest.raises(ValueError, match="P1"):
+        verdict(*arguments)
+
+
+def test_registry_has_every_claim_once_with_a_chapter_and_a_source():
+    ids = [claim["id"] for claim in CLAIMS]
+    series = {"P": 5, "V": 4, "D": 5, "X": 8, "S": 6, "L": 7, "F": 8, "C": 7, "G": 3}
+    assert sorted(ids) == sorted(f"{letter}{n}" for letter, count in series.items() for n in range(1, count + 1))
+    assert all(set(claim) == {"id", "chapter", "source", "claim"} for claim in CLAIMS)
+
+
+def test_claims_of_a_written_chapter_are_decided():
+    decided = {}
+    for found in generate.pages():
+        for name in generate.verdicts([found]):
+            decided[name] = int(found.link.split("/")[-1][:2])
+    written = set(decided.values())
+    for claim in CLAIMS:
+        if claim["chapter"] in written:
+            assert decided.get(claim["id"]) == claim["chapter"], claim["id"]
+
+
+def test_ledger_lists_open_claims_as_open():
+    text = generate.ledger(CLAIMS, {})
+    assert all(f"**{claim['id']}**, open." in text for claim in CLAIMS)
+    assert not any(f"| {word} |" in text for word in VERDICTS)
