@@ -49,6 +49,7 @@ refresh: $(READY) ## execute every notebook again, normalise it, write the gener
 	$(BIN)/python book/generate.py
 
 reference: $(READY) ## make the run in runs/document-seed0 the reference run, then refresh
+	test -f runs/document-seed0/metrics.json
 	rm -rf $(REFERENCE)
 	mkdir -p $(REFERENCE)
 	cp -r runs/document-seed0/. $(REFERENCE)

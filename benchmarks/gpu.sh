@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# For a machine with a GPU, torch and papermill but perhaps no network and no .venv:
+# For a machine with a GPU, torch, papermill, ipykernel, pytest and hypothesis, but perhaps no network and no .venv:
 # the tests that take a device, the full 400-epoch notebook on CUDA, and a timing of it.
 #
 #   OUT=folder PYTHON=python3 bash benchmarks/gpu.sh

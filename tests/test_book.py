@@ -76,9 +76,14 @@ def test_labels_of_the_docstrings_are_read():
 def test_every_labelled_equation_is_named_with_its_source():
     for function in generate.functions():
         if function.labels:
-            source = (ROOT / "tvae_lib" / f"{function.module}.py").read_text()
-            start = source.index(f"def {function.name.split('.')[-1]}(")
-            assert "Source: " in source[start : start + 1500], function
+            found = importlib.import_module(f"tvae_lib.{function.module}")
+            for name in function.name.split("."):
+                found = getattr(found, name)
+            assert "Source: " in found.__doc__, function
+
+
+def test_every_module_is_on_the_library_page():
+    assert set(generate.MODULES) == {p.stem for p in (ROOT / "tvae_lib").glob("*.py")} - {"__init__"}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
 def test_factors_multiply_to_the_joint_probability_in_index_order(rng):
     logits = torch.randn(4, 9, 3, generator=rng)
-    head, tail = evaluation.joint_factors(logits)
+    head, tail = evaluation.joint_factors(torch.softmax(logits, -1))
     joint = (head.unsqueeze(2) * tail.unsqueeze(1)).flatten(1)
     indicators = one_hot(all_operations())
     for row in range(4):

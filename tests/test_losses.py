@@ -39,6 +39,11 @@ def test_repulsion_is_the_double_sum_with_the_diagonal(rng, sigma):
     assert losses.repulsion(100 * z, sigma).item() == pytest.approx(1 / 30)
 
 
+def test_gradient_of_repulsion_is_the_derivative(rng):
+    z = torch.randn(12, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(losses.repulsion, z)
+
+
 def test_repulsion_of_prior_samples_has_the_closed_form(rng):
     z = torch.randn(2000, 4, generator=rng, dtype=torch.float64)
     expected = (1 - 1 / 2000) * (1 + 2 / 0.5**2) ** (-4 / 2) + 1 / 2000
@@ -62,6 +67,12 @@ def test_balance_factors_are_clipped_reciprocals(a, b):
     g_A, g_B = losses.balance_factors(torch.tensor([a, b], dtype=torch.float64)).tolist()
     assert g_A == pytest.approx(min(max(b / a, 0.5), 2.0), rel=1e-3)
     assert g_B == pytest.approx(min(max(a / b, 0.5), 2.0), rel=1e-3)
+
+
+def test_norms_that_are_no_numbers_are_not_called_balanced():
+    lost = losses.gradient_ratio(torch.tensor([math.nan, 1.0]))
+    assert lost.isnan()
+    assert losses.is_balanced(lost) == 0
 
 
 def test_balance_before_the_first_step_is_one():

@@ -53,7 +53,7 @@ def test_three_epochs_by_papermill_leave_a_valid_directory_and_page(tmp_path):
     assert json.loads((run / "metrics.json").read_text()) == metrics
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("epoch", 5), ("resume", "maybe"), ("batch_size", 19_684)])
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("epoch", 5), ("resume", "maybe"), ("device", "tpu")])
 def test_bad_parameter_ends_papermill_with_one_sentence(tmp_path, name, value):
     run = tmp_path / "run"
     done = papermill(
@@ -64,6 +64,15 @@ def test_bad_parameter_ends_papermill_with_one_sentence(tmp_path, name, value):
     assert last.startswith(f"ParameterError: {name} is {value!r}")
     assert last.endswith(".")
     assert not run.exists()
+
+
+def test_a_foreign_run_dir_ends_papermill_with_one_sentence_and_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    done = papermill(NOTEBOOK, tmp_path / "out.ipynb", "--cwd", "notebooks", *parameters(run_dir=tmp_path))
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ParameterError: run_dir is '{tmp_path}', which holds other files")
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "out.ipynb"}
 
 
 def test_help_explains_every_parameter_with_its_type():

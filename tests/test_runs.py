@@ -102,6 +102,71 @@ def test_resume_after_a_stop_in_any_epoch_gives_the_same_bits(whole, tmp_path, m
     assert run.timing["sessions"][-1]["from_epoch"] == stop // 2 * 2, "at most one checkpoint interval is lost"
 
 
+class Killed(BaseException):
+    """What a killed process is to the code that runs in it: nothing catches it."""
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_stop_at_any_write_leaves_a_run_that_resumes_to_the_same_bits(whole, tmp_path, monkeypatch, extended):
+    """The n-th file is not written, for every n until the run needs fewer."""
+    write = runs.write_atomic
+
+    def failing_at(n):
+        left = iter(range(n - 1))
+
+        def attempt(target, content):
+            if next(left, None) is None:
+                raise Killed
+            write(target, content)
+
+        return attempt
+
+    for n in range(1, 100):
+        path = tmp_path / str(n)
+        if extended:
+            start(path, epochs=2)
+        monkeypatch.setattr(runs, "write_atomic", failing_at(n))
+        try:
+            start(path)
+        except Killed:
+            monkeypatch.setattr(runs, "write_atomic", write)
+            assert not Run(path).finished or Run(path).metrics["epochs"] == len(Run(path).history) == 2
+            assert_same_files(start(path), whole)
+        else:
+            break
+    assert 10 < n < 99
+
+
+def test_an_unfinished_run_that_is_further_is_refused_and_kept(tmp_path, monkeypatch):
+    train = Trainer.epoch
+
+    def stopping(trainer, state):
+        if int(state["epoch"]) == 4:
+            raise Killed
+        return train(trainer, state)
+
+    monkeypatch.setattr(Trainer, "epoch", stopping)
+    with pytest.raises(Killed):
+        start(tmp_path)
+    with pytest.raises(ParameterError, match=r"^epochs is 3; it must be at least 4"):
+        start(tmp_path, epochs=3)
+    assert not Run(tmp_path).finished
+
+
+def test_a_run_that_diverges_says_when(tmp_path, monkeypatch):
+    train = Trainer.epoch
+
+    def diverging(trainer, state):
+        state = train(trainer, state)
+        if int(state["epoch"]) >= 3:
+            state["history"][int(state["epoch"]) - 1] = math.nan
+        return state
+
+    monkeypatch.setattr(Trainer, "epoch", diverging)
+    with pytest.raises(FloatingPointError, match="not finite from epoch 3 on"):
+        start(tmp_path)
+
+
 def test_training_further_in_steps_gives_the_same_bits(whole, tmp_path):
     for epochs in (1, 2, 5):
         run = start(tmp_path, epochs=epochs)
@@ -146,6 +211,13 @@ def test_a_published_run_without_its_checkpoint_is_shown_but_not_continued(tmp_p
     assert start(tmp_path, epochs=1).finished
     with pytest.raises(ParameterError, match="without the checkpoint"):
         start(tmp_path, epochs=2)
+
+
+def test_a_checkpoint_that_is_broken_is_refused(tmp_path):
+    run = start(tmp_path, epochs=1)
+    (run.path / "checkpoint.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ParameterError, match="whose checkpoint cannot be read"):
+        start(tmp_path)
 
 
 def test_a_directory_in_use_is_refused(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from tvae_lib.config import make_config
 from tvae_lib.dual import DualVAE, soft_entropy
 from tvae_lib.training import (
     HISTORY,
+    RECORD,
     Step,
     Trainer,
     adamw_update,
@@ -98,7 +99,10 @@ def plain_epochs(config, epochs):
             else:
                 averages = norms
             optimiser.step()
-            totals.append(total.item())
+            values = [total, loss_A, loss_B, g_A * loss_A, g_B * loss_B, ce_A, kl_A, ce_B, kl_B, (p * p.log()).sum()]
+            values += [torch.exp(-distances / (2 * config.sigma_rep**2)).mean(), align]
+            values += [soft_entropy(z_A), soft_entropy(z_B), g_A, g_B, *norms]
+            totals.append([value.item() if isinstance(value, torch.Tensor) else value for value in values])
         gate = float(0.8 < averages[1] / averages[0] < 1.2)
     return totals, model
 
@@ -112,8 +116,11 @@ def test_step_is_the_plain_transcription_of_the_equations(total_epochs):
     for _ in range(5):
         state = trainer.epoch(state)
     steps = len(totals) // 5
-    expected = [sum(totals[e * steps : (e + 1) * steps]) / steps for e in range(5)]
-    assert column(state, "loss").tolist() == pytest.approx(expected, rel=1e-6)
+    means = torch.tensor(totals, dtype=torch.float64).view(5, steps, -1).mean(1)
+    names = RECORD[: means.shape[1]]
+    assert names[-1] == "norm_B"
+    for name, expected in zip(names, means.T, strict=True):
+        assert column(state, name).tolist() == pytest.approx(expected.tolist(), rel=1e-6), name
     torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
 
 
@@ -274,6 +281,38 @@ def test_modes_of_statenet_train_what_they_should(mode):
     trainer, state = train(4, statenet=mode)
     start = flatten(untrained(trainer.config)[1])
     assert torch.equal(state["statenet_theta"], start) == (mode == "off")
+
+
+@pytest.mark.parametrize("decay", ["none", "cosine"])
+@pytest.mark.parametrize("mode", ["detached", "backprop", "hypergradient"])
+def test_statenet_is_trained_by_its_objective_with_torch_s_adamw(mode, decay):
+    trainer, state = train(4, statenet=mode, lr_decay=decay, total_epochs=8)
+    config, net = trainer.config, untrained(trainer.config)[1]
+    optimiser = torch.optim.AdamW(net.parameters(), lr=config.statenet_lr, weight_decay=config.weight_decay)
+    rows = {name: column(state, name) for name in HISTORY}
+    factors = [schedules.cosine_factor(schedules.clock(e, 8)) if decay == "cosine" else 1.0 for e in range(4)]
+    for epoch in range(1, 4):
+        before = torch.stack([rows[f"lambda_{i}"][epoch - 1] for i in (1, 2, 3)]).float()
+        averages = [rows[name][epoch - 1] for name in statenet.STATE[:5]]
+        inputs = torch.cat([torch.stack([*averages, rows["rho"][epoch]]).float(), before])
+        corrections = net(inputs)
+        assert corrections.tolist() == pytest.approx([rows[n][epoch].item() for n in statenet.CORRECTIONS], abs=1e-4)
+        slopes = torch.stack([rows[name][epoch] for name in ("slope_1", "slope_2", "alignment")]).float()
+        loss = corrections.square().sum()
+        if mode != "detached":
+            loss = loss + torch.dot(slopes, 0.01 * corrections[1:])
+        if mode == "hypergradient":
+            lr = (rows["lr"][epoch - 1] / factors[epoch - 1]).float()
+            loss = loss + rows["hypergradient"][epoch].float() * factors[epoch] * lr * 0.05 * corrections[0]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.testing.assert_close(flatten(net), state["statenet_theta"], rtol=1e-4, atol=1e-5)
+
+
+def test_constant_temperature_is_taken_as_it_is():
+    _, state = train(1, phases=False, tau=0.0)
+    assert column(state, "tau_A").item() == 0
 
 
 def test_hypergradient_is_the_derivative_of_the_loss_by_the_learning_rate():

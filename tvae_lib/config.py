@@ -93,7 +93,7 @@ class Config:
     cross_injection: bool = _switch(True, "couple the pathways; False: rho stays 0", system=True)
     rho: float = _real(0.3, 0, 1, "permeability when phases is False")
     tau: float = _real(1.0, 0, 10, "sampling temperature of both when phases is False")
-    tau_floor: float = _real(0.05, -10, 10, "lowest temperature (the document's tau_A goes below zero)")
+    tau_floor: float = _real(0.05, -10, 10, "lowest scheduled temperature (the formula goes below zero)")
     beta_start: float = _real(0.6, 0, 100, "KL weight of A at the start")
     beta_end: float = _real(1.0, 0, 100, "KL weight of A at the end")
     beta_ratio: float = _real(BETA_RATIO, 0, 100, "KL weight of B over that of A")
@@ -139,6 +139,8 @@ def _checked(name: str, value, **limits):
         if type(value) is kind and value in rules["choices"]:
             return value
         allowed = " or ".join(repr(choice) for choice in rules["choices"])
+        if kind is str and type(value) is bool:
+            allowed += " (in a YAML file put it in quotes)"
     elif kind is str:
         if type(value) is str:
             return value
@@ -198,6 +200,8 @@ def from_namespace(namespace: dict) -> Config:
         if not name.startswith("_") and name not in hidden and name not in ("In", "Out") and isinstance(value, plain)
     }
     if os.environ.get(SHOW_REFERENCE):
+        if not (REFERENCE / "metrics.json").exists():
+            raise FileNotFoundError(f"{SHOW_REFERENCE} is set, but there is no finished run in {REFERENCE}")
         given["run_dir"] = str(REFERENCE)
     return make_config(**given)
 

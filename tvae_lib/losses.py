@@ -6,7 +6,7 @@ The total is one inner product, <weights, terms>, over the seven terms named in 
 import torch
 from torch import Tensor
 
-from tvae_lib.dual import DualOutput, soft_entropy
+from tvae_lib.dual import DualOutput, soft_entropy, with_gradient
 from tvae_lib.schedules import RATIO_BAND
 from tvae_lib.vae import kl_to_prior, log_likelihood
 
@@ -33,15 +33,18 @@ def output_entropy(logits: Tensor) -> Tensor:
 
 
 def repulsion(z: Tensor, sigma: float = 0.5) -> Tensor:
-    """Mean of exp(-||z_i - z_j||^2 / 2 sigma^2) over all pairs, i = j included: (N, d) -> scalar.
+    """Mean of K_ij = exp(-||z_i - z_j||^2 / 2 sigma^2) over all pairs, i = j included: (N, d) -> scalar.
 
-    Exponents are held above -80, where float32 would turn denormal.
-
+    Its gradient is given in closed form, -2 / (N^2 sigma^2) (z_i sum_j K_ij - sum_j K_ij z_j). Exponents are held
+    above -80, where float32 would turn denormal.
     Equation: eq-repulsion. Source: Foundations, "Repulsion Loss".
     """
-    norms = z.square().sum(-1)
-    exponents = (2 * z @ z.T - norms.unsqueeze(1) - norms) * (0.5 / sigma**2)
-    return torch.nn.functional.hardtanh(exponents, -80, 0).exp().mean()
+    codes = z.detach()
+    norms = codes.square().sum(-1)
+    exponents = (codes @ codes.T).mul_(2).sub_(norms).sub_(norms.unsqueeze(-1)).mul_(0.5 / sigma**2)
+    kernel = exponents.clamp_(-80, 0).exp_()
+    gradient = (kernel @ codes - codes * kernel.sum(-1, keepdim=True)) * (2 / (kernel.numel() * sigma**2))
+    return with_gradient(kernel.mean(), z, gradient)
 
 
 def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
@@ -96,12 +99,12 @@ def balance_factors(norms: Tensor) -> Tensor:
 
 
 def gradient_ratio(norms: Tensor) -> Tensor:
-    """||grad_B|| / ||grad_A|| of averaged norms (2,), a scalar kept inside [1e-6, 1e6]; 1 before the first step.
+    """||grad_B|| / ||grad_A|| of averaged norms (2,), a scalar kept inside [1e-6, 1e6]; 1 where both are zero.
 
     Equation: eq-ratio. Source: Foundations, "Gradient Balance Scaling".
     """
-    ratio = norms[1] / norms[0]
-    return torch.nan_to_num(ratio, nan=1.0, posinf=1e6).clamp(1e-6, 1e6)
+    ratio = (norms[1] / norms[0]).clamp(1e-6, 1e6)
+    return torch.where((norms == 0).all(), torch.ones_like(ratio), ratio)
 
 
 def is_balanced(ratio: Tensor) -> Tensor:

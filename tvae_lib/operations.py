@@ -119,7 +119,7 @@ def relabel(operations: Tensor, relabelling: tuple[int, int, int], swap: bool = 
     g(a, b) = pi(f(pi^-1 a, pi^-1 b)), or f(pi^-1 b, pi^-1 a) with `swap`; `relabelling` lists pi(-1), pi(0), pi(1).
     Equation: eq-symmetry. Source: ours.
     """
-    pi = torch.tensor(relabelling)
+    pi = torch.tensor(relabelling, device=operations.device)
     inverse = pi.argsort()
     table = operations.unflatten(-1, (VALUES, VALUES))[..., inverse, :][..., inverse]
     table = table.transpose(-1, -2) if swap else table

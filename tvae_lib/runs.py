@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
@@ -172,28 +172,22 @@ def _evaluate(trainer: Trainer, state: State) -> State:
         values |= {f"{k}_{pathway}": exact[f"{k}_{pathway}"] for k in ("alone", "coupled")}
         values |= {f"share_{term}_{pathway}": shares[i, column].item() for i, term in enumerate(TERMS)}
     row = [math.nan if values[name] is None else values[name] for name in evaluation_columns(config)]
-    tables = {name: state[name].clone() for name in ("evaluations", "log_p")}
-    index = epoch // config.eval_every
-    tables["evaluations"][index] = torch.tensor(row, dtype=torch.float64)
-    tables["log_p"][index] = log_p.half()
-    return state | tables
+    new = {"evaluations": torch.tensor([row], dtype=torch.float64), "log_p": log_p.half().cpu().unsqueeze(0)}
+    return state | {name: torch.cat([state[name], rows]) for name, rows in new.items()}
 
 
 def _start(trainer: Trainer) -> State:
-    config = trainer.config
-    rows = config.total_epochs // config.eval_every + 1
-    return initial_state(config, trainer.device) | {
-        "evaluations": torch.full((rows, len(evaluation_columns(config))), torch.nan, dtype=torch.float64),
-        "log_p": torch.full((rows, 2, evaluation.SIZE), torch.nan, dtype=torch.float16),
+    """The state before the first epoch, with empty tables of evaluations."""
+    return initial_state(trainer.config, trainer.device) | {
+        "evaluations": torch.empty((0, len(evaluation_columns(trainer.config))), dtype=torch.float64),
+        "log_p": torch.empty((0, 2, evaluation.SIZE), dtype=torch.float16),
     }
 
 
-_ON_CPU = ("epoch", "evaluations", "log_p")
-
-
 def _load_checkpoint(path: Path, trainer: Trainer) -> State:
-    tensors = read_tensors(path / "checkpoint.safetensors")
-    return {name: t if name in _ON_CPU else t.to(trainer.device) for name, t in tensors.items()}
+    """The state of a checkpoint, each tensor in memory of its own on the device where the trainer keeps it."""
+    saved = read_tensors(path / "checkpoint.safetensors")
+    return {name: saved[name].clone().to(tensor.device) for name, tensor in _start(trainer).items()}
 
 
 def _save_model(path: Path, state: State, trainer: Trainer) -> None:
@@ -205,8 +199,7 @@ def _save_model(path: Path, state: State, trainer: Trainer) -> None:
 def _save_tables(path: Path, state: State, config: Config) -> None:
     history = pd.DataFrame(state["history"][: int(state["epoch"])].cpu().numpy(), columns=list(HISTORY))
     write_table(path / "history.csv", history.astype({"epoch": int, "phase": int, "gate": int}))
-    done = ~state["evaluations"][:, 0].isnan()
-    table = pd.DataFrame(state["evaluations"][done].numpy(), columns=evaluation_columns(config))
+    table = pd.DataFrame(state["evaluations"].numpy(), columns=evaluation_columns(config))
     write_table(path / "evaluations.csv", table.astype({"epoch": int}))
 
 
@@ -242,13 +235,13 @@ def _refuse(path: Path, why: str) -> ParameterError:
     return ParameterError(f"run_dir is '{path}', {why}; it must be new, empty, or hold a run of this configuration.")
 
 
-def _recorded(path: Path, config: Config) -> bool:
-    """Whether `path` holds a run of this configuration; False where it is new or empty, ParameterError otherwise."""
+def _status(path: Path, config: Config, epochs: int) -> str:
+    """What is at `path` for this configuration: "new", "unfinished" or "finished"; ParameterError where neither."""
     try:
         if path.exists() and not path.is_dir():
             raise _refuse(path, "which is a file")
         if not path.exists() or all(entry.name in _OWN or entry.suffix == ".tmp" for entry in path.iterdir()):
-            return False
+            return "new"
     except OSError as error:
         raise _refuse(path, f"which cannot be read ({error.strerror})") from None
     if not config.resume:
@@ -265,19 +258,23 @@ def _recorded(path: Path, config: Config) -> bool:
     for name, value in identity(config).items():
         if parameters.get(name) != value:
             raise _refuse(path, f"a run with {name} {parameters.get(name)!r} where this one has {value!r}")
-    return True
-
-
-def _shown(path: Path, epochs: int) -> bool:
-    """Whether the run at `path` is finished at `epochs`; ParameterError where it is already further."""
-    if not Run(path).finished:
-        return False
-    done = Run(path).metrics["epochs"]
+    checkpoint, finished = path / "checkpoint.safetensors", Run(path).finished
+    done = Run(path).metrics["epochs"] if finished else 0
+    if checkpoint.exists():
+        try:
+            with safe_open(checkpoint, "pt") as file:
+                done = max(done, int(file.get_tensor("epoch")))
+        except SafetensorError:
+            raise _refuse(path, "whose checkpoint cannot be read") from None
     if done > epochs:
         raise ParameterError(
             f"epochs is {epochs}; it must be at least {done}, as far as the run in run_dir '{path}' has come."
         )
-    return done == epochs
+    if finished and done == epochs == Run(path).metrics["epochs"]:
+        return "finished"
+    if finished and not checkpoint.exists():
+        raise _refuse(path, "a finished run without the checkpoint that going on needs")
+    return "unfinished"
 
 
 @contextlib.contextmanager
@@ -285,10 +282,6 @@ def _locked(path: Path):
     """The directory for this process alone, made if it is missing; ParameterError where it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(".*.tmp"):
-            leftover.unlink()
-        write_atomic(path / ".probe", b"")
-        (path / ".probe").unlink()
         lock = open(path / ".lock", "w")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise _refuse(path, f"which cannot be written ({error.strerror})") from None
@@ -302,6 +295,13 @@ def _locked(path: Path):
                 if time.monotonic() > deadline:
                     raise _refuse(path, "in which another process is at work") from None
                 time.sleep(0.1)
+        for leftover in path.rglob(".*.tmp"):
+            leftover.unlink()
+        try:
+            write_atomic(path / ".probe", b"")
+            (path / ".probe").unlink()
+        except OSError as error:
+            raise _refuse(path, f"which cannot be written ({error.strerror})") from None
         yield
 
 
@@ -327,13 +327,11 @@ def execute(config: Config) -> Run:
     A finished run is shown: nothing is computed or written. Raises ParameterError before anything is trained.
     """
     path, epochs = run_path(config), config.epochs or config.total_epochs
-    known = _recorded(path, config)
-    if known and _shown(path, epochs):
+    if _status(path, config, epochs) == "finished":
         return Run(path)
-    if known and Run(path).finished and not (path / "checkpoint.safetensors").exists():
-        raise _refuse(path, "a finished run without the checkpoint that going on needs")
     with _locked(path):
-        if not _recorded(path, config):
+        status = _status(path, config, epochs)
+        if status == "new":
             now = datetime.datetime.now(datetime.UTC)
             content = {
                 "format": FORMAT,
@@ -342,7 +340,8 @@ def execute(config: Config) -> Run:
                 "parameters": identity(config),
             }
             write_json(path / "config.json", content)
-        if not _shown(path, epochs):
+        if status != "finished":
+            (path / "metrics.json").unlink(missing_ok=True)  # it says that the other files are final
             _train(config, path, epochs)
     return Run(path)
 
@@ -375,6 +374,9 @@ def _train(config: Config, path: Path, epochs: int) -> None:
         write_json(path / "timing.json", {"format": FORMAT, "sessions": [*sessions, session]})
 
     def checkpoint() -> None:
+        lost = ~state["history"][:epoch, list(HISTORY).index("loss")].isfinite()
+        if lost.any():
+            raise FloatingPointError(f"the loss is not finite from epoch {lost.nonzero()[0].item() + 1} on")
         write_tensors(path / "checkpoint.safetensors", state)
         _save_tables(path, state, config)
         save_timing()
@@ -392,11 +394,10 @@ def _train(config: Config, path: Path, epochs: int) -> None:
             epoch = int(state["epoch"])
             if epoch in snapshots:
                 _save_model(path / "snapshots" / f"epoch_{epoch:04d}.safetensors", state, trainer)
-            if epoch % config.eval_every == 0 and state["evaluations"][epoch // config.eval_every, 0].isnan():
+            if epoch % config.eval_every == 0 and epoch // config.eval_every == len(state["evaluations"]):
                 with timed("evaluation"):
                     state = _evaluate(trainer, state)
-                latest = state["evaluations"][epoch // config.eval_every].tolist()
-                shown = dict(zip(evaluation_columns(config), latest, strict=True))
+                shown = dict(zip(evaluation_columns(config), state["evaluations"][-1].tolist(), strict=True))
                 n = config.coverage_samples[-1]
                 bar.set_postfix_str(
                     f"coverage A {shown[f'coverage_{n}_A']:.2%}, B {shown[f'coverage_{n}_B']:.2%}", refresh=False
@@ -412,9 +413,9 @@ def _train(config: Config, path: Path, epochs: int) -> None:
                 print(bar, flush=True)
 
     _save_model(path / "model.safetensors", state, trainer)
-    done = epochs // config.eval_every + 1
-    evaluated = {"epoch": torch.arange(done) * config.eval_every, "log_p": state["log_p"][:done]}
-    write_tensors(path / "evaluations.safetensors", evaluated)
+    _save_tables(path, state, config)  # again, in case the last session ended right after its checkpoint
+    epochs_evaluated = state["evaluations"][:, 0].long()
+    write_tensors(path / "evaluations.safetensors", {"epoch": epochs_evaluated, "log_p": state["log_p"]})
     with timed("evaluation"):
         metrics = _final_metrics(trainer, state)
     save_timing()

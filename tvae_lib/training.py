@@ -59,7 +59,7 @@ HISTORY = {
     "grad_ratio": "ratio of the averaged norms, B over A, at the end of the epoch",
     "gate": "1 where that ratio is balanced",
 }
-_RECORD = list(HISTORY)[list(HISTORY).index("loss") : list(HISTORY).index("hypergradient") + 1]
+RECORD = list(HISTORY)[list(HISTORY).index("loss") : list(HISTORY).index("hypergradient") + 1]
 
 
 class Data:
@@ -132,9 +132,8 @@ def adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay, epsilo
     """
     moment_1 = torch.lerp(gradient, moment_1, BETAS[0])
     moment_2 = torch.lerp(gradient.square(), moment_2, BETAS[1])
-    scale_1 = (1 / (1 - BETAS[0] ** step)).to(theta.dtype)
-    scale_2 = (1 / (1 - BETAS[1] ** step)).to(theta.dtype)
-    update = scale_1 * moment_1 / ((scale_2 * moment_2).sqrt() + epsilon) + weight_decay * theta
+    scale_1, scale_2 = ((1 / (1 - beta**step)).to(theta.dtype) for beta in BETAS)
+    update = (scale_1 * moment_1).div_((scale_2 * moment_2).sqrt_().add_(epsilon)).add_(theta, alpha=weight_decay)
     return update, moment_1, moment_2
 
 
@@ -151,10 +150,8 @@ class Step:
         with torch.device("meta"):
             self.model = DualVAE(config.latent)
         self.size_A = sum(p.numel() for p in self.model.A.parameters())
-        active_A, active_B = "A" in config.pathways, "B" in config.pathways
-        self.used = (config.alpha_ent > 0, config.alpha_rep > 0, config.alignment and active_A and active_B)
-        self.active = (active_A, active_B, self.used[2])
-        self.both = active_A and active_B
+        self.both = config.pathways == "AB"
+        self.active = ("A" in config.pathways, "B" in config.pathways, self.both and config.alignment)
 
     def weights(self, state: State, controls: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them."""
@@ -171,7 +168,8 @@ class Step:
         """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
         trits, indicators = batch
         output = functional_call(self.model, unflatten(theta, self.model), (trits, noise, *controls[:3]))
-        return losses.loss_terms(output, indicators, self.config.sigma_rep, self.used)
+        used = (self.config.alpha_ent > 0, self.config.alpha_rep > 0, self.active[2])
+        return losses.loss_terms(output, indicators, self.config.sigma_rep, used)
 
     def __call__(self, state: State, batch, noise: Tensor, controls: Tensor) -> tuple[State, Tensor]:
         weights, balance = self.weights(state, controls)
@@ -201,9 +199,19 @@ class Step:
         loss_A = terms[0] + controls[3] * terms[1]
         loss_B = terms[2] + controls[4] * terms[3]
         loss_B = loss_B + self.config.alpha_ent * terms[4] + self.config.alpha_rep * terms[5]
-        slopes = self.active[0] * balance[0] * loss_A, self.active[1] * balance[1] * loss_B
-        values = [loss, loss_A, loss_B, *slopes, *terms, *entropies, *balance, *norms, hypergradient]
-        return new, torch.stack(values)
+        record = {
+            "loss": loss,
+            "loss_A": loss_A,
+            "loss_B": loss_B,
+            "slope_1": self.active[0] * balance[0] * loss_A,
+            "slope_2": self.active[1] * balance[1] * loss_B,
+            **dict(zip(losses.TERMS, terms, strict=True)),
+            **dict(zip(("entropy_A", "entropy_B"), entropies, strict=True)),
+            **dict(zip(("g_A", "g_B"), balance, strict=True)),
+            **dict(zip(("norm_A", "norm_B"), norms, strict=True)),
+            "hypergradient": hypergradient,
+        }
+        return new, torch.stack([record[name] for name in RECORD])
 
 
 def schedule(state: State, epoch: int, config: Config) -> tuple[State, Tensor]:
@@ -215,10 +223,12 @@ def schedule(state: State, epoch: int, config: Config) -> tuple[State, Tensor]:
         rho = schedules.permeability(t, t_before, state["rho"], state["gate"])
     else:
         rho = torch.full_like(state["rho"], config.rho)
-    taus = (schedules.temperature_A(t), schedules.temperature_B(t)) if config.phases else (config.tau, config.tau)
+    taus = (config.tau, config.tau)
+    if config.phases:
+        taus = (max(schedules.temperature_A(t), config.tau_floor), max(schedules.temperature_B(t), config.tau_floor))
     beta = (config.beta_start, config.beta_end)
     rest = [
-        *(max(tau, config.tau_floor) for tau in taus),
+        *taus,
         schedules.beta_A(t, *beta),
         schedules.beta_B(t, *beta, config.beta_ratio),
         schedules.cosine_factor(t) if config.lr_decay == "cosine" else 1.0,
@@ -257,8 +267,8 @@ def train_statenet(state: State, before: State, epoch: int, means: Tensor, facto
     """
     if config.statenet == "off" or epoch == 0:
         return state
-    weight_gradient = means[[_RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
-    lr_gradient = means[_RECORD.index("hypergradient")] * factor
+    weight_gradient = means[[RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
+    lr_gradient = means[RECORD.index("hypergradient")] * factor
     inputs = state_vector(before, epoch)
 
     def objective(phi):
@@ -344,9 +354,8 @@ class Trainer:
         shape = (2, len(chosen), self.config.latent)
         noise = torch.randn(shape, generator=self._stream(epoch, "share noise"), device=self.device)
         batch = (self.data.trits[chosen], self.data.indicators[chosen])
-        gradients = torch.func.jacrev(lambda theta: weights * self.step.terms(theta, batch, noise, controls)[0])(
-            state["theta"]
-        )
+        weighted = lambda theta: weights * self.step.terms(theta, batch, noise, controls)[0]  # noqa: E731
+        gradients = torch.func.jacrev(weighted, chunk_size=1)(state["theta"])  # one term at a time, to save memory
         parts = gradients.split([self.step.size_A, gradients.shape[1] - self.step.size_A], dim=1)
         totals = [part.sum(0) for part in parts]
         return torch.stack([part @ g / g.square().sum() for part, g in zip(parts, totals, strict=True)], dim=1)
