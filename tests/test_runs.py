@@ -13,6 +13,7 @@ import torch
 
 from tvae_lib import runs
 from tvae_lib.config import REFERENCE, Config, ParameterError, identity, make_config
+from tvae_lib.operations import SIZE
 from tvae_lib.runs import Run, execute, read_tensors, write_atomic
 from tvae_lib.training import HISTORY, Trainer
 
@@ -301,8 +302,9 @@ class TestReference:
             mine, theirs = verdicts[pathway], self.run.metrics[pathway]
             error = math.hypot(mine["kl_uniform_error"], theirs["kl_uniform_error"])
             assert mine["kl_uniform"] == pytest.approx(theirs["kl_uniform"], abs=4 * error + 0.003)
+            draw = 0.5 / SIZE**0.5  # no coverage scatters more: M independent hits of probability one half
             for kind in ("coverage", "coverage_argmax"):
-                assert mine[kind] == pytest.approx(theirs[kind], abs=0.01)
+                assert mine[kind] == pytest.approx(theirs[kind], abs=4 * math.sqrt(2) * draw)
 
     def test_realised_schedule_is_the_prescribed_one(self):
         history = self.run.history
