@@ -9,7 +9,7 @@ KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metad
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
 
-.PHONY: help setup run book test lint refresh reference gpu clean
+.PHONY: help setup run book test lint refresh reference bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -55,6 +55,9 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	cp -r runs/document-seed0/. $(REFERENCE)
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
+
+bench: $(READY) ## speed against a plain loop and against the matrix products alone, in about a minute
+	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu
 	bash benchmarks/gpu.sh

@@ -156,7 +156,7 @@ def _judge_both(trainer: Trainer, model: DualVAE, samples: int, epoch: int, purp
     return verdicts, torch.stack(log_ps)
 
 
-def _evaluate(trainer: Trainer, state: State) -> State:
+def evaluate(trainer: Trainer, state: State) -> State:
     """Evaluate the state and put the result in its tables; nothing else of the state changes."""
     epoch, config = int(state["epoch"]), trainer.config
     model = load(trainer.step.model, state["theta"])
@@ -176,7 +176,7 @@ def _evaluate(trainer: Trainer, state: State) -> State:
     return state | {name: torch.cat([state[name], rows]) for name, rows in new.items()}
 
 
-def _start(trainer: Trainer) -> State:
+def start(trainer: Trainer) -> State:
     """The state before the first epoch, with empty tables of evaluations."""
     return initial_state(trainer.config, trainer.device) | {
         "evaluations": torch.empty((0, len(evaluation_columns(trainer.config))), dtype=torch.float64),
@@ -187,7 +187,7 @@ def _start(trainer: Trainer) -> State:
 def _load_checkpoint(path: Path, trainer: Trainer) -> State:
     """The state of a checkpoint, each tensor in memory of its own on the device where the trainer keeps it."""
     saved = read_tensors(path / "checkpoint.safetensors")
-    return {name: saved[name].clone().to(tensor.device) for name, tensor in _start(trainer).items()}
+    return {name: saved[name].clone().to(tensor.device) for name, tensor in start(trainer).items()}
 
 
 def _save_model(path: Path, state: State, trainer: Trainer) -> None:
@@ -355,7 +355,7 @@ def _progress(description: str, first: int, epochs: int) -> tqdm:
 def _train(config: Config, path: Path, epochs: int) -> None:
     trainer = Trainer(config, _device(config))
     resumed = (path / "checkpoint.safetensors").exists()
-    state = _load_checkpoint(path, trainer) if resumed else _start(trainer)
+    state = _load_checkpoint(path, trainer) if resumed else start(trainer)
     (path / "snapshots").mkdir(exist_ok=True)
     snapshots = {round(t * config.total_epochs / CLOCK) for t in SNAPSHOTS}
     first, seconds = int(state["epoch"]), {"training": 0.0, "evaluation": 0.0}
@@ -396,7 +396,7 @@ def _train(config: Config, path: Path, epochs: int) -> None:
                 _save_model(path / "snapshots" / f"epoch_{epoch:04d}.safetensors", state, trainer)
             if epoch % config.eval_every == 0 and epoch // config.eval_every == len(state["evaluations"]):
                 with timed("evaluation"):
-                    state = _evaluate(trainer, state)
+                    state = evaluate(trainer, state)
                 shown = dict(zip(evaluation_columns(config), state["evaluations"][-1].tolist(), strict=True))
                 n = config.coverage_samples[-1]
                 bar.set_postfix_str(

@@ -1,0 +1,42 @@
+"""The yardsticks of the benchmarks are what they say: the same system, and the right number of operations."""
+
+import sys
+
+import pytest
+import torch
+
+from tvae_lib.config import ROOT, make_config
+from tvae_lib.training import HISTORY, Trainer, initial_state
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import bench
+import plain
+
+
+def test_plain_loop_trains_the_same_system():
+    torch.manual_seed(0)
+    theirs = plain.train(2, 512, 0)
+    trainer = Trainer(make_config(device="cpu"), "cpu")
+    state = initial_state(trainer.config, trainer.device)
+    for _ in range(2):
+        state = trainer.epoch(state)
+    for epoch, row in enumerate(theirs):
+        ours = dict(zip(HISTORY, state["history"][epoch].tolist(), strict=True))
+        for name in ("loss", "loss_A", "loss_B", "ce_A", "ce_B"):
+            assert row[name] == pytest.approx(ours[name], rel=0.02), name
+        assert row["entropy_A"] == pytest.approx(ours["entropy_A"], rel=0.02)
+
+
+def test_plain_coverage_of_an_untrained_decoder_is_near_the_bound():
+    torch.manual_seed(0)
+    assert plain.coverage(plain.DualVAE().A.decoder, 10_000) == pytest.approx(0.39, abs=0.02)
+
+
+def test_floor_counts_the_matrix_products_by_hand():
+    trainer = Trainer(make_config(device="cpu"), "cpu")
+    encoder = 9 * 256 + 256 * 128 + 128 * 64 + 2 * 64 * 16
+    decoders = (16 * 32 + 32 * 64 + 64 * 27) + (16 * 128 + 4 * 128 * 128 + 128 * 27)
+    sample = 2 * (3 * (2 * encoder + decoders) - 2 * 9 * 256)
+    flop = bench.floor_flop(trainer)
+    assert flop["training"] == 400 * 39 * 512 * sample
+    assert flop["evaluation"] == 41 * 262_144 * (2 * decoders + 2 * 2 * 2 * 243 * 81)
