@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 import tvae_lib
 from tvae_lib.config import FIELDS, REFERENCE, ROOT
 from tvae_lib.runs import Run
+from tvae_lib.training import HISTORY
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ASKED_FOR = {"jupyter", "jupyter-book", "torch", "matplotlib", "seaborn", "nbval", "papermill"}
@@ -124,6 +126,12 @@ def test_book_shows_the_reference_run_and_brings_its_own_mathjax(html):
     scripts = re.findall(r'<script[^>]*\ssrc="([^"]+)"', page)
     assert scripts
     assert not [s for s in scripts if "//" in s], "a script from another host"
+
+
+def test_howto_describes_every_column_of_the_history(html):
+    page = unescape((html / "book" / "howto.html").read_text())
+    for name in HISTORY:
+        assert f'"{name}"' in page, name
 
 
 def test_workflow_pins_its_actions_by_commit_and_asks_for_little():

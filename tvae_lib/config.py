@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
 SHOW_REFERENCE = "TVAE_SHOW_REFERENCE"  # set by the tests: the full-run notebook shows the reference run
 
-# What the ablations and the analysis show to be better than the document's equations.
+# What the analysis on paper and small runs suggest instead of the document's equations; no ablation has tested it yet.
 CORRECTED = {
     "phases": False,
     "cross_injection": False,

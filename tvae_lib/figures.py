@@ -21,7 +21,6 @@ from tvae_lib.statenet import CORRECTIONS
 COLOURS = {"A": "#0072b2", "B": "#d55e00", "uniform": "#222222", "untrained": "#7a7a7a", "other": "#009e73"}
 DASHES = {"uniform": (0, (5, 2)), "untrained": (0, (1, 1.5))}
 TRIT_COLOURS = {-1: "#762a83", 0: "#f2f0ea", 1: "#1b7837"}  # values, told apart by lightness and by their sign too
-PHASES = ("isolation", "consolidation", "resonant coupling", "ultra-exploration")
 
 
 def use_style() -> None:
@@ -50,15 +49,14 @@ def use_style() -> None:
     }
 
 
-def shade_phases(ax: Axes, total_epochs: int, names: bool = False) -> None:
-    """Shade the second and fourth phase, and number the phases along the top of the axes, or name them."""
+def shade_phases(ax: Axes, total_epochs: int) -> None:
+    """Shade the second and fourth phase, and number the phases along the top of the axes."""
     edges = [start * total_epochs / CLOCK for start in PHASE_STARTS] + [total_epochs]
     for number, (left, right) in enumerate(itertools.pairwise(edges), start=1):
         if number % 2 == 0:
             ax.axvspan(left, right, color="#777766", alpha=0.10, lw=0, zorder=0)
-        label = f"{number} {PHASES[number - 1]}" if names else str(number)
         ax.annotate(
-            label, ((left + right) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, -3),
+            str(number), ((left + right) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, -3),
             textcoords="offset points", ha="center", va="top", fontsize=7.5, color="#666655",
         )  # fmt: skip
     ax.set_xlim(0, total_epochs)
