@@ -6,7 +6,7 @@ import torch
 from tvae_lib import evaluation, runs
 from tvae_lib.config import make_config
 from tvae_lib.streams import stream
-from tvae_lib.training import Trainer, initial_state, schedule
+from tvae_lib.training import Controls, Trainer, initial_state
 from tvae_lib.vae import DecoderB
 
 SMALL = {"holdout": 0.9, "total_epochs": 4, "eval_every": 2, "eval_samples": 8192, "final_samples": 8192}
@@ -25,7 +25,8 @@ def test_step_is_the_same_on_every_device(device):
     results = []
     for place in (torch.device("cpu"), device):
         trainer = Trainer(config, place)
-        state, controls = schedule(in_float64(initial_state(config, place)), 0, config)
+        state, _, controls, _ = trainer.begin(in_float64(initial_state(config, place)), trainer.prescribed(0), 0)
+        controls = Controls(*(c.double() for c in controls))
         moved = tuple(part.to(place).double() for part in batch)
         for _ in range(5):
             state, record = trainer.step(state, moved, noise.to(place).double(), controls)
@@ -69,7 +70,7 @@ def test_steps_read_nothing_back_from_the_device(device):
     if device.type != "cuda":
         pytest.skip("only a GPU can be made to report synchronisation; on the CPU see test_training")
     trainer = Trainer(make_config(**SMALL), device)
-    state, controls = schedule(initial_state(trainer.config, device), 0, trainer.config)
+    state, _, controls, _ = trainer.begin(initial_state(trainer.config, device), trainer.prescribed(0), 0)
     batches = list(trainer.batches(0))
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -42,8 +42,8 @@ class Linear(nn.Module):
 
 def test_factors_multiply_to_the_joint_probability_in_index_order(rng):
     logits = torch.randn(4, 9, 3, generator=rng)
-    head, tail = evaluation.joint_factors(torch.softmax(logits, -1))
-    joint = (head.unsqueeze(2) * tail.unsqueeze(1)).flatten(1)
+    head, tail = evaluation.joint_factors(torch.softmax(logits, -1).movedim(0, -1))
+    joint = (head.unsqueeze(1) * tail).flatten(0, 1).T
     indicators = one_hot(all_operations())
     for row in range(4):
         direct = log_likelihood(logits[row].expand(SIZE, 9, 3), indicators).exp()
@@ -54,15 +54,15 @@ def test_marginal_agrees_with_brute_force_on_a_small_decoder():
     torch.manual_seed(1)
     decoder = DecoderA(3)
     marginal, _ = evaluation.generate(decoder, 3, 20_000, 1, stream(0, 0, "test"))
-    generator, chunk = stream(0, 0, "test"), evaluation.chunk_size(20_000)
+    generator, chunk = stream(0, 0, "test"), evaluation.chunk_size(20_000, torch.device("cpu"))
     first = torch.randn((chunk, 3), generator=generator)
-    torch.rand((chunk, 9), generator=generator)  # for the one draw
+    torch.rand((9, chunk), generator=generator)  # for the one draw
     rest = [torch.randn((chunk, 3), generator=generator) for _ in range(20_000 // chunk)]
     z = torch.cat([first, *rest])[:20_000]
     with torch.no_grad():
         logits = decoder(z).double()
     for operation in all_operations()[::997]:
-        direct = log_likelihood(logits, one_hot(operation).double()).exp().mean().item()
+        direct = log_likelihood(logits, one_hot(operation).double().expand_as(logits)).exp().mean().item()
         assert marginal.p[index_of(operation)].item() == pytest.approx(direct, rel=1e-4)
 
 
@@ -104,6 +104,11 @@ def test_drawn_trits_follow_their_softmax(rng):
     shares = one_hot(all_operations()[drawn.sampled]).mean(0)
     assert (shares - p).abs().max().item() < 5 * 0.5 / math.sqrt(200_000)
     assert drawn.argmax.unique().tolist() == [index_of(logits.argmax(-1) - 1).item()]
+
+
+def test_likeliest_operation_is_the_argmax_of_each_trit_with_ties_to_the_lower_value(rng):
+    p = torch.randint(0, 3, (9, 3, 500), generator=rng) / 7
+    assert torch.equal(evaluation.likeliest(p), index_of((p.argmax(1) - 1).T))
 
 
 def test_coverage_counts_distinct_operations_among_the_first_draws():

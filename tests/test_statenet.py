@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 
 from tvae_lib import statenet
-from tvae_lib.statenet import StateNet, objective, update_learning_rate, update_weights
+from tvae_lib.statenet import PATHS, StateNet, objective, update_learning_rate, update_weights
 
 unit = st.floats(-1, 1)
 
@@ -49,7 +49,7 @@ CASE = {
 )
 def test_gradient_of_each_mode_is_the_derived_one(mode, expected):
     corrections = torch.tensor([0.2, -0.3, 0.4, 0.1], dtype=torch.float64, requires_grad=True)
-    objective(corrections, mode=mode, **CASE).backward()
+    objective(corrections, paths=PATHS[mode], **CASE).backward()
     direct = 2 * 0.5 * corrections.detach() + torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(corrections.grad, direct)
 
@@ -57,7 +57,7 @@ def test_gradient_of_each_mode_is_the_derived_one(mode, expected):
 def test_a_clipped_weight_passes_no_gradient():
     corrections = torch.tensor([0.0, 0.9, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
     case = CASE | {"weights": torch.tensor([0.95, 0.6, 0.3], dtype=torch.float64), "penalty": 0.0}
-    objective(corrections, mode="backprop", **case).backward()
+    objective(corrections, paths=PATHS["backprop"], **case).backward()
     assert corrections.grad[1] == 0
     assert corrections.grad[2] != 0
 

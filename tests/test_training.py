@@ -12,6 +12,7 @@ from tvae_lib.dual import DualVAE, soft_entropy
 from tvae_lib.training import (
     HISTORY,
     RECORD,
+    Controls,
     Step,
     Trainer,
     adamw_update,
@@ -20,7 +21,6 @@ from tvae_lib.training import (
     load,
     schedule,
     state_vector,
-    steer,
     unflatten,
     untrained,
 )
@@ -43,7 +43,8 @@ def train(epochs, **parameters):
 
 def in_float64(trainer):
     """The same batches and initial state, in double precision, so that rounding cannot hide a wrong equation."""
-    batches = trainer.batches
+    batches, prescribed = trainer.batches, trainer.prescribed
+    trainer.prescribed = lambda epoch: Controls(*(c.double() for c in prescribed(epoch)))
     trainer.batches = lambda epoch: (
         (tuple(part.double() for part in pair), noise.double()) for pair, noise in batches(epoch)
     )
@@ -142,8 +143,8 @@ def test_adamw_is_torch_s(rng):
 def terms_jacobian(**parameters):
     config = make_config(**(SMALL | parameters))
     trainer = Trainer(config, CPU)
-    state, controls = schedule(initial_state(config, CPU) | {"gate": torch.tensor(1.0)}, 200, config)
-    controls[0] = 0.5
+    _, controls = schedule(initial_state(config, CPU), 200, config.total_epochs, trainer.prescribed(200))
+    state, controls = initial_state(config, CPU), controls._replace(rho=torch.tensor(0.5))
     batch, noise = next(iter(trainer.batches(0)))
     step = trainer.step
     jacobian = torch.func.jacrev(lambda theta: step.terms(theta, batch, noise, controls)[0])(state["theta"])
@@ -269,7 +270,7 @@ def test_statenet_acts_from_the_second_epoch_by_its_rules():
 
 def test_state_vector_reads_the_epoch_before_and_the_settings_now():
     trainer, state = train(2)
-    now, _ = schedule(state, 2, trainer.config)
+    now, _ = schedule(state, 2, 400, trainer.prescribed(2))
     vector = state_vector(now, 2)
     names = ["entropy_A", "entropy_B", "kl_A", "kl_B", "grad_ratio"]
     assert vector[:5].tolist() == pytest.approx([column(state, n)[-1].item() for n in names], rel=1e-6)
@@ -318,8 +319,7 @@ def test_constant_temperature_is_taken_as_it_is():
 def test_hypergradient_is_the_derivative_of_the_loss_by_the_learning_rate():
     trainer, state = train(1)
     step, (batch, noise) = trainer.step, next(iter(trainer.batches(5)))
-    acted, controls = schedule(state, 1, trainer.config)
-    acted, _ = steer(acted, 1, trainer.config, trainer.statenet)
+    acted, _, controls, _ = trainer.begin(state, trainer.prescribed(1), 1)
     after, _ = step(acted, batch, noise, controls)
     batch, noise = list(trainer.batches(5))[1]
     _, record = step(after, batch, noise, controls)
@@ -329,7 +329,7 @@ def test_hypergradient_is_the_derivative_of_the_loss_by_the_learning_rate():
         theta = acted["theta"].double() - lr * after["update"].double()
         weights, _ = step.weights(after, controls)
         pair = tuple(part.double() for part in batch)
-        terms, _ = step.terms(theta, pair, noise.double(), controls.double())
+        terms, _ = step.terms(theta, pair, noise.double(), Controls(*(c.double() for c in controls)))
         return torch.dot(weights.double(), terms).item()
 
     lr, h = acted["lr"].item(), 1e-7
@@ -348,7 +348,7 @@ def test_gradient_shares_sum_to_one_and_leave_the_state_alone():
 
 def test_step_never_leaves_the_device(monkeypatch):
     trainer, state = train(1)
-    state, controls = schedule(state, 1, trainer.config)
+    state, controls = schedule(state, 1, 400, trainer.prescribed(1))
     batch, noise = next(iter(trainer.batches(1)))
 
     def forbidden(*_):

@@ -79,16 +79,16 @@ def soft_entropy(z: Tensor) -> Tensor:
     Equation: eq-soft-entropy. Source: ours, for Foundations, "Entropy Alignment".
     """
     scale = 1 / (BIN_WIDTH * math.sqrt(2))
-    u = scale * z.detach().T.contiguous()  # (d, N)
+    u = scale * z.detach().T.contiguous().unsqueeze(1)  # (d, 1, N)
     c = scale * torch.linspace(-REACH + BIN_WIDTH / 2, REACH - BIN_WIDTH / 2, BINS, dtype=z.dtype, device=z.device)
-    weights = (u.unsqueeze(-1) - c).square_().neg_().clamp_min_(-40).exp_()  # (d, N, BINS)
-    masses = weights.sum(1)
+    weights = (u - c.unsqueeze(-1)).pow_(2).neg_().clamp_min_(-40).exp_()  # (d, BINS, N)
+    masses = weights.sum(-1)
     total = masses.sum(-1, keepdim=True)
     log_p = (masses / total).log()
     entropy = -(masses / total * log_p).sum(-1, keepdim=True)
     g = -(log_p + entropy) / total
-    sums = weights @ torch.stack([g, g * c], -1)  # (d, N, 2)
-    gradient = -2 * scale * (u * sums[..., 0] - sums[..., 1])
+    sums = torch.stack([g, g * c], 1) @ weights  # (d, 2, N)
+    gradient = -2 * scale * (u.squeeze(1) * sums[:, 0] - sums[:, 1])
     return with_gradient(entropy.sum() + z.shape[-1] * math.log(BIN_WIDTH), z, gradient.T)
 
 

@@ -15,13 +15,15 @@ from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of, uniform_coverage
 
 HEAD = 5  # trits in the first factor
 NEGLIGIBLE = 1e-17
+SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
 LIFT = 2.0**27  # lifts squares of what is not negligible, and their products, into the range of float32
 
 
 class Marginal(NamedTuple):
     """Estimate of p(x) for all x from S prior samples: Monte Carlo in z, exact in x.
 
-    p: (M,) float64, unbiased. second: (M,) float64, E p(x|z)^2. kl_error: standard error of KL(U||p-hat).
+    p: (M,) float64, unbiased. second: (M,) float64, E p(x|z)^2, from a part of the samples. kl_error: standard error of
+    KL(U||p-hat).
     """
 
     p: Tensor
@@ -51,34 +53,42 @@ class Draws(NamedTuple):
 
 
 def joint_factors(p: Tensor) -> tuple[Tensor, Tensor]:
-    """Products of the trits' probabilities, each combination of values once: (n, 9, 3) -> (n, 243), (n, 81).
+    """Products of the trits' probabilities, each combination of values once: (9, 3, n) -> (243, n), (81, n).
 
-    Row s of the first times row s of the second, as an outer product read row by row, is p(x|z_s) in the order
+    Column s of the first times column s of the second, as an outer product read row by row, is p(x|z_s) in the order
     of the operations' index. Factors below 1e-17 are set to zero: they change no p(x) that matters, and their
     products would be denormal numbers, which are slow. Equation: eq-factors. Source: ours.
     """
     p = nn.functional.threshold(p, NEGLIGIBLE, 0)
 
     def product(first: int, last: int) -> Tensor:
-        out = p[:, last - 1]
+        out = p[last - 1]
         for j in range(last - 2, first - 1, -1):  # the last trit is the innermost digit
-            out = (p[:, j].unsqueeze(-1) * out.unsqueeze(-2)).flatten(1)
-            out = nn.functional.threshold_(out, NEGLIGIBLE, 0)
+            out = nn.functional.threshold_((p[j].unsqueeze(1) * out).flatten(0, 1), NEGLIGIBLE, 0)
         return out
 
     return product(0, HEAD), product(HEAD, TRITS)
 
 
 def draw(p: Tensor, uniforms: Tensor) -> Tensor:
-    """One operation for each row, each trit by the inverse distribution function: (n, 9, 3), (n, 9) -> (n,) index."""
-    above_first = uniforms >= p[..., 0]
-    above_second = uniforms >= p[..., 0] + p[..., 1]
-    return index_of(above_first.long() + above_second - 1)
+    """An operation for each column, each trit by the inverse distribution function: (9, 3, n), (9, n) -> (n,) index."""
+    return _index_of_steps(uniforms >= p[:, 0], uniforms >= p[:, 0] + p[:, 1])
 
 
-def chunk_size(samples: int) -> int:
-    """Samples handled at once: at least 16 chunks for the standard error, at most what fits a cache."""
-    return min(4096, max(64, samples // 16))
+def likeliest(p: Tensor) -> Tensor:
+    """The operation whose trits are likeliest, for each column: (9, 3, n) -> (n,) index. Ties go to the lower value."""
+    low, middle, high = p.unbind(1)
+    return _index_of_steps(torch.maximum(middle, high) > low, high > torch.maximum(low, middle))
+
+
+def _index_of_steps(above_first: Tensor, above_second: Tensor) -> Tensor:
+    """Index of the operation whose trits are above their first value, and above their second: (9, n) -> (n,)."""
+    return index_of((above_first.char() + above_second.char() - 1).T)
+
+
+def chunk_size(samples: int, device: torch.device) -> int:
+    """Samples handled at once: at least 16 chunks for the standard error, at most what fits a cache or fills a GPU."""
+    return min(65_536 if device.type == "cuda" else 2048, max(64, samples // 16))
 
 
 @torch.no_grad()
@@ -91,24 +101,25 @@ def generate(decoder: nn.Module, latent: int, samples: int, draws: int, generato
     device = generator.device
     shape = (3**HEAD, 3 ** (TRITS - HEAD))
     first = torch.zeros(shape, dtype=torch.float64, device=device)
-    second = torch.zeros_like(first)
+    second, squared = torch.zeros_like(first), 0
     blocks, sampled, argmax = [], [], []
     block, in_block = torch.zeros_like(first), 0
-    chunk = chunk_size(samples)
+    chunk = chunk_size(samples, device)
     block_size = max(chunk, samples // 64)
     for start in range(0, max(samples, draws), chunk):
         z = torch.randn((chunk, latent), generator=generator, device=device)
-        logits = decoder(z)
-        p = torch.softmax(logits, -1)
+        p = torch.softmax(decoder(z).movedim(0, -1), 1)  # batch last: softmax along rows of three is slow
         if start < draws:
-            uniforms = torch.rand((chunk, TRITS), generator=generator, device=device)
+            uniforms = torch.rand((TRITS, chunk), generator=generator, device=device)
             sampled.append(draw(p, uniforms))
-            argmax.append(index_of(logits.argmax(-1) - 1))
+            argmax.append(likeliest(p))
         if start < samples:
-            head, tail = joint_factors(p[: samples - start])
-            block += head.T @ tail
-            second += (LIFT * head).square_().T @ (LIFT * tail).square_()
-            in_block += len(head)
+            head, tail = joint_factors(p[..., : samples - start])
+            block += head @ tail.T
+            in_block += head.shape[1]
+            if start // chunk % SECOND_EVERY == 0:
+                second += (LIFT * head).square_() @ (LIFT * tail).square_().T
+                squared += head.shape[1]
             if in_block >= block_size or start + chunk >= samples:
                 first += block
                 blocks.append(((block / in_block).float().flatten(), in_block))
@@ -120,7 +131,7 @@ def generate(decoder: nn.Module, latent: int, samples: int, draws: int, generato
     variance = (sizes * (means - 1).square()).sum().item() / (len(blocks) - 1)
     error = math.sqrt(variance / samples)
     drawn = Draws(torch.cat(sampled)[:draws], torch.cat(argmax)[:draws])
-    return Marginal(marginal, second.flatten() / (samples * LIFT**4), samples, error), drawn
+    return Marginal(marginal, second.flatten() / (squared * LIFT**4), samples, error), drawn
 
 
 def coverage(drawn: Tensor, counts: tuple[int, ...]) -> dict[int, float]:

@@ -28,22 +28,21 @@ def output_entropy(logits: Tensor) -> Tensor:
     The document's p-bar is read as 9 x 3, one distribution for each trit; at most 9 ln 3.
     Equation: eq-output-entropy. Source: Foundations, "Output Entropy".
     """
-    mean = torch.softmax(logits, -1).mean(0)
+    mean = torch.softmax(logits.movedim(0, -1), -2).mean(-1)
     return -torch.xlogy(mean, mean).sum()
 
 
-def repulsion(z: Tensor, sigma: float = 0.5) -> Tensor:
+def repulsion(z: Tensor, sigma: Tensor | float = 0.5) -> Tensor:
     """Mean of K_ij = exp(-||z_i - z_j||^2 / 2 sigma^2) over all pairs, i = j included: (N, d) -> scalar.
 
     Its gradient is given in closed form, -2 / (N^2 sigma^2) (z_i sum_j K_ij - sum_j K_ij z_j). Exponents are held
     above -80, where float32 would turn denormal.
     Equation: eq-repulsion. Source: Foundations, "Repulsion Loss".
     """
-    codes = z.detach()
-    norms = codes.square().sum(-1)
-    exponents = (codes @ codes.T).mul_(2).sub_(norms).sub_(norms.unsqueeze(-1)).mul_(0.5 / sigma**2)
-    kernel = exponents.clamp_(-80, 0).exp_()
-    gradient = (kernel @ codes - codes * kernel.sum(-1, keepdim=True)) * (2 / (kernel.numel() * sigma**2))
+    codes = z.detach() / sigma
+    halves = codes.square().sum(-1) / 2
+    kernel = torch.addmm(-halves, codes, codes.T).sub_(halves.unsqueeze(-1)).clamp_min_(-80).clamp_max_(0).exp_()
+    gradient = (kernel @ codes - codes * kernel.sum(-1, keepdim=True)) * (2 / (kernel.numel() * sigma))
     return with_gradient(kernel.mean(), z, gradient)
 
 
@@ -55,7 +54,7 @@ def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
     return (entropy_A - entropy_B).abs()
 
 
-def loss_terms(output: DualOutput, indicators: Tensor, sigma_rep: float, used: tuple[bool, bool, bool]):
+def loss_terms(output: DualOutput, indicators: Tensor, sigma_rep: Tensor | float, used: tuple[bool, bool, bool]):
     """The seven terms in the order of `TERMS`, (7,), and the entropies of z_A and z_B, (2,).
 
     `used` says which of output entropy, repulsion and alignment to compute; the others are zero.

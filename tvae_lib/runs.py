@@ -356,6 +356,7 @@ def _train(config: Config, path: Path, epochs: int) -> None:
     trainer = Trainer(config, _device(config))
     resumed = (path / "checkpoint.safetensors").exists()
     state = _load_checkpoint(path, trainer) if resumed else start(trainer)
+    trainer.hasten(state, epochs - int(state["epoch"]))
     (path / "snapshots").mkdir(exist_ok=True)
     snapshots = {round(t * config.total_epochs / CLOCK) for t in SNAPSHOTS}
     first, seconds = int(state["epoch"]), {"training": 0.0, "evaluation": 0.0}

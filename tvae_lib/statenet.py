@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-MODES = ("off", "detached", "backprop", "hypergradient")
+# What trains it besides the penalty on its corrections, in each mode: the path through lambda, the one through lr.
+PATHS = {"off": (0, 0), "detached": (0, 0), "backprop": (1, 0), "hypergradient": (1, 1)}
+MODES = tuple(PATHS)
 STATE = ("entropy_A", "entropy_B", "kl_A", "kl_B", "grad_ratio", "rho", "lambda_1", "lambda_2", "lambda_3")
 CORRECTIONS = ("delta_lr", "delta_1", "delta_2", "delta_3")
 LR_RANGE = (1e-6, 0.01)
@@ -49,22 +51,19 @@ def objective(
     lr: Tensor,
     weight_gradient: Tensor,
     lr_gradient: Tensor,
-    mode: str,
+    paths: tuple,
     penalty: float,
     alpha_lr: float = 0.05,
     alpha_lambda: float = 0.01,
 ) -> Tensor:
-    """The scalar whose gradient trains StateNet: penalty ||corrections||^2 plus what `mode` lets through.
+    """The scalar whose gradient trains StateNet: penalty ||corrections||^2 plus what `paths` let through.
 
     `weights` (3,) and `lr` are the values before the corrections; `weight_gradient` (3,) = dL/dlambda =
     (g_A L_A, g_B L_B, L_align) and `lr_gradient` = dL/dlr = -<g_{t+1}, u_t> are averages over the epoch, held
-    constant. `detached` sees the penalty alone, `backprop` adds the path through lambda, `hypergradient` also
-    the one through the learning rate (Baydin et al., 2018). A clipped weight passes nothing on.
+    constant. `paths` holds 0 or 1 for the path through lambda and the one through the learning rate (Baydin et al.,
+    2018), see `PATHS`. A clipped weight passes nothing on.
     Equation: eq-statenet-objective. Source: Dynamics, "Training StateNet".
     """
-    total = penalty * corrections.square().sum()
-    if mode in ("backprop", "hypergradient"):
-        total = total + torch.dot(weight_gradient, update_weights(weights, corrections[1:], alpha_lambda))
-    if mode == "hypergradient":
-        total = total + lr_gradient * update_learning_rate(lr, corrections[0], alpha_lr)
-    return total
+    by_weights = torch.dot(weight_gradient, update_weights(weights, corrections[1:], alpha_lambda))
+    by_lr = lr_gradient * update_learning_rate(lr, corrections[0], alpha_lr)
+    return penalty * corrections.square().sum() + paths[0] * by_weights + paths[1] * by_lr

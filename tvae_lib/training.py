@@ -5,12 +5,13 @@ The state is one flat dictionary of tensors; saved as it is, it is the checkpoin
 """
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from tvae_lib import losses, schedules, statenet
+from tvae_lib import losses, replay, schedules, statenet
 from tvae_lib.config import Config
 from tvae_lib.dual import DualVAE
 from tvae_lib.operations import all_operations, one_hot, split
@@ -19,6 +20,8 @@ from tvae_lib.streams import stream
 State = dict[str, Tensor]
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas")  # what a step reads and writes
+RECORD_FROM = 50  # epochs ahead from which recording the step pays: it takes as long as it saves in about 30
 
 # Columns of history.csv. Losses, terms, entropies, norms and shares are averages over the steps of the epoch.
 HISTORY = {
@@ -60,6 +63,32 @@ HISTORY = {
     "gate": "1 where that ratio is balanced",
 }
 RECORD = list(HISTORY)[list(HISTORY).index("loss") : list(HISTORY).index("hypergradient") + 1]
+
+
+class Controls(NamedTuple):
+    """What a configuration prescribes in an epoch, a scalar each. Runs that differ in nothing else share steps."""
+
+    rho: Tensor
+    tau_A: Tensor
+    tau_B: Tensor
+    beta_A: Tensor
+    beta_B: Tensor
+    lr_factor: Tensor
+    alpha_ent: Tensor
+    alpha_rep: Tensor
+    alignment: Tensor  # 1 or 0
+    sigma_rep: Tensor
+    balance: Tensor  # 1 or 0
+    train_A: Tensor  # 1 or 0
+    train_B: Tensor  # 1 or 0
+    phased: Tensor  # 1: rho follows the phases
+    statenet: Tensor  # 1 or 0
+    weight_path: Tensor  # 1: StateNet's gradient goes through lambda
+    lr_path: Tensor  # 1: StateNet's gradient goes through lr
+    alpha_lr: Tensor
+    alpha_lambda: Tensor
+    statenet_lr: Tensor
+    statenet_penalty: Tensor
 
 
 class Data:
@@ -133,78 +162,86 @@ def adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay, epsilo
     moment_1 = torch.lerp(gradient, moment_1, BETAS[0])
     moment_2 = torch.lerp(gradient.square(), moment_2, BETAS[1])
     scale_1, scale_2 = ((1 / (1 - beta**step)).to(theta.dtype) for beta in BETAS)
-    update = (scale_1 * moment_1).div_((scale_2 * moment_2).sqrt_().add_(epsilon)).add_(theta, alpha=weight_decay)
+    root = scale_2.sqrt()
+    update = (moment_1 * (scale_1 / root)).div_(moment_2.sqrt().add_(epsilon / root)).add_(theta, alpha=weight_decay)
     return update, moment_1, moment_2
 
 
 class Step:
-    """The training step of one configuration: `step(state, batch, noise, controls) -> (state, record)`.
+    """The training step: `step(state, batch, noise, controls) -> (state, record)`, on tensors alone.
 
-    `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N, d) standard normal; `controls` (6,) =
-    rho, tau_A, tau_B, beta_A, beta_B, factor on lr. The record holds the values from `loss` to `hypergradient`
-    of `HISTORY`.
+    `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N, d) standard normal; `controls` are scalars
+    on the device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of
+    `configs` uses are not computed.
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, *configs: Config):
         with torch.device("meta"):
-            self.model = DualVAE(config.latent)
+            self.model = DualVAE(configs[0].latent)
         self.size_A = sum(p.numel() for p in self.model.A.parameters())
-        self.both = config.pathways == "AB"
-        self.active = ("A" in config.pathways, "B" in config.pathways, self.both and config.alignment)
-
-    def weights(self, state: State, controls: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them."""
-        balance = losses.balance_factors(state["norms"])
-        if not (self.config.gradient_balance and self.both):
-            balance = torch.ones_like(balance)
-        config, beta_A, beta_B = self.config, controls[3], controls[4]
-        weights = losses.term_weights(
-            state["lambdas"], balance, beta_A, beta_B, config.alpha_ent, config.alpha_rep, self.active
+        self.weight_decay = configs[0].weight_decay
+        self.resting = any(c.pathways != "AB" for c in configs)
+        self.used = (
+            any(c.alpha_ent > 0 for c in configs),
+            any(c.alpha_rep > 0 for c in configs),
+            any(c.alignment and c.pathways == "AB" for c in configs),
         )
-        return weights, balance
 
-    def terms(self, theta: Tensor, batch, noise: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, state: State, controls: Controls) -> tuple[Tensor, Tensor]:
+        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them."""
+        c = controls
+        balance = torch.where(c.balance > 0, losses.balance_factors(state["norms"]), 1.0)
+        active = (c.train_A, c.train_B, c.alignment)
+        parts = (c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep)
+        return losses.term_weights(state["lambdas"], balance, *parts, active), balance
+
+    def terms(self, theta: Tensor, batch, noise: Tensor, controls: Controls) -> tuple[Tensor, Tensor]:
         """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
-        trits, indicators = batch
-        output = functional_call(self.model, unflatten(theta, self.model), (trits, noise, *controls[:3]))
-        used = (self.config.alpha_ent > 0, self.config.alpha_rep > 0, self.active[2])
-        return losses.loss_terms(output, indicators, self.config.sigma_rep, used)
+        (trits, indicators), c = batch, controls
+        output = functional_call(self.model, unflatten(theta, self.model), (trits, noise, c.rho, c.tau_A, c.tau_B))
+        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used)
+        optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()  # a term that is off reads 0
+        return torch.cat([terms[:4], terms[4:] * optional]), entropies
 
-    def __call__(self, state: State, batch, noise: Tensor, controls: Tensor) -> tuple[State, Tensor]:
+    def loss(self, theta: Tensor, state: State, batch, noise: Tensor, controls: Controls):
+        """L_total, and what it is made of: terms (7,), latent entropies (2,), balance factors (2,)."""
         weights, balance = self.weights(state, controls)
-        theta = state["theta"].detach().requires_grad_()
         terms, entropies = self.terms(theta, batch, noise, controls)
-        loss = torch.dot(weights, terms)
-        (gradient,) = torch.autograd.grad(loss, theta)
-        loss, terms, entropies = loss.detach(), terms.detach(), entropies.detach()
+        return torch.dot(weights, terms), (terms, entropies, balance)
+
+    def __call__(self, state: State, batch, noise: Tensor, controls: Controls) -> tuple[State, Tensor]:
+        theta = state["theta"].detach().requires_grad_()
+        loss, parts = self.loss(theta, state, batch, noise, controls)
+        (gradient,) = torch.autograd.grad(loss.sum(), theta)  # the sum is over replicas, where there are some
+        return self.advance(state, gradient, loss.detach(), tuple(part.detach() for part in parts), controls)
+
+    def advance(self, state: State, gradient: Tensor, loss: Tensor, parts, controls: Controls) -> tuple[State, Tensor]:
+        """The next state, and the record of this step."""
+        c, (terms, entropies, balance) = controls, parts
         norms = torch.stack([gradient[: self.size_A].norm(), gradient[self.size_A :].norm()])
         hypergradient = -torch.dot(gradient, state["update"])
-
         step = state["step"] + 1
         update, moment_1, moment_2 = adamw_update(
-            state["theta"], gradient, state["moment_1"], state["moment_2"], step, self.config.weight_decay
+            state["theta"], gradient, state["moment_1"], state["moment_2"], step, self.weight_decay
         )
-        if not self.both:  # weight decay must not move the pathway that rests
-            resting = slice(self.size_A, None) if self.active[0] else slice(None, self.size_A)
-            update[resting] = 0
+        if self.resting:  # weight decay must not move a pathway that rests
+            update = torch.cat([update[: self.size_A] * c.train_A, update[self.size_A :] * c.train_B])
         new = state | {
             "step": step,
-            "theta": state["theta"] - state["lr"] * controls[5] * update,
+            "theta": state["theta"] - state["lr"] * c.lr_factor * update,
             "moment_1": moment_1,
             "moment_2": moment_2,
             "update": update,
             "norms": losses.average_norms(state["norms"], norms, state["step"] == 0),
         }
-        loss_A = terms[0] + controls[3] * terms[1]
-        loss_B = terms[2] + controls[4] * terms[3]
-        loss_B = loss_B + self.config.alpha_ent * terms[4] + self.config.alpha_rep * terms[5]
+        loss_A = terms[0] + c.beta_A * terms[1]
+        loss_B = terms[2] + c.beta_B * terms[3] + c.alpha_ent * terms[4] + c.alpha_rep * terms[5]
         record = {
             "loss": loss,
             "loss_A": loss_A,
             "loss_B": loss_B,
-            "slope_1": self.active[0] * balance[0] * loss_A,
-            "slope_2": self.active[1] * balance[1] * loss_B,
+            "slope_1": c.train_A * balance[0] * loss_A,
+            "slope_2": c.train_B * balance[1] * loss_B,
             **dict(zip(losses.TERMS, terms, strict=True)),
             **dict(zip(("entropy_A", "entropy_B"), entropies, strict=True)),
             **dict(zip(("g_A", "g_B"), balance, strict=True)),
@@ -214,26 +251,46 @@ class Step:
         return new, torch.stack([record[name] for name in RECORD])
 
 
-def schedule(state: State, epoch: int, config: Config) -> tuple[State, Tensor]:
-    """What the epoch prescribes: the state with its rho, and the step's controls (6,)."""
-    t, t_before = (schedules.clock(e, config.total_epochs) for e in (epoch, epoch - 1))
-    if config.pathways != "AB" or not config.cross_injection:
-        rho = torch.zeros_like(state["rho"])
-    elif config.phases:
-        rho = schedules.permeability(t, t_before, state["rho"], state["gate"])
-    else:
-        rho = torch.full_like(state["rho"], config.rho)
+def prescribe(config: Config, epoch: int) -> Controls:
+    """What a configuration prescribes in an epoch, as plain numbers; `rho` is the one that holds without phases."""
+    t = schedules.clock(epoch, config.total_epochs)
+    both = config.pathways == "AB"
+    coupled = both and config.cross_injection
     taus = (config.tau, config.tau)
     if config.phases:
         taus = (max(schedules.temperature_A(t), config.tau_floor), max(schedules.temperature_B(t), config.tau_floor))
     beta = (config.beta_start, config.beta_end)
-    rest = [
-        *taus,
-        schedules.beta_A(t, *beta),
-        schedules.beta_B(t, *beta, config.beta_ratio),
-        schedules.cosine_factor(t) if config.lr_decay == "cosine" else 1.0,
-    ]
-    return state | {"rho": rho}, torch.cat([rho.view(1), rho.new_tensor(rest)])
+    return Controls(
+        rho=config.rho * (coupled and not config.phases),
+        tau_A=taus[0],
+        tau_B=taus[1],
+        beta_A=schedules.beta_A(t, *beta),
+        beta_B=schedules.beta_B(t, *beta, config.beta_ratio),
+        lr_factor=schedules.cosine_factor(t) if config.lr_decay == "cosine" else 1.0,
+        alpha_ent=config.alpha_ent,
+        alpha_rep=config.alpha_rep,
+        alignment=both and config.alignment,
+        sigma_rep=config.sigma_rep,
+        balance=both and config.gradient_balance,
+        train_A="A" in config.pathways,
+        train_B="B" in config.pathways,
+        phased=coupled and config.phases,
+        statenet=config.statenet != "off",
+        weight_path=statenet.PATHS[config.statenet][0],
+        lr_path=statenet.PATHS[config.statenet][1],
+        alpha_lr=config.alpha_lr,
+        alpha_lambda=config.alpha_lambda,
+        statenet_lr=config.statenet_lr,
+        statenet_penalty=config.statenet_penalty,
+    )
+
+
+def schedule(state: State, epoch: int, total_epochs: int, prescribed: Controls) -> tuple[State, Controls]:
+    """The state with the epoch's rho, and what is prescribed with that rho in it."""
+    t, t_before = (schedules.clock(e, total_epochs) for e in (epoch, epoch - 1))
+    phased = schedules.permeability(t, t_before, state["rho"], state["gate"])
+    rho = torch.where(prescribed.phased > 0, phased, prescribed.rho)
+    return state | {"rho": rho}, prescribed._replace(rho=rho)
 
 
 def state_vector(state: State, epoch: int) -> Tensor:
@@ -246,96 +303,129 @@ def state_vector(state: State, epoch: int) -> Tensor:
     return torch.cat([averages, state["rho"].view(1), state["lambdas"]])
 
 
-def steer(state: State, epoch: int, config: Config, net: statenet.StateNet) -> tuple[State, Tensor]:
+def steer(state: State, epoch: int, controls: Controls, net: statenet.StateNet) -> tuple[State, Tensor]:
     """StateNet's corrections (4,), and the state with the learning rate and loss weights that they give.
 
     It first acts at the start of the second epoch: before it there are no averages to read.
     """
-    if config.statenet == "off" or epoch == 0:
-        return state, torch.zeros(4, device=state["lr"].device)
+    if epoch == 0:
+        return state, torch.zeros_like(state["lambdas"][[0, 0, 0, 0]])
     corrections = functional_call(net, unflatten(state["statenet_theta"], net), state_vector(state, epoch))
-    lr = statenet.update_learning_rate(state["lr"], corrections[0], config.alpha_lr)
-    lambdas = statenet.update_weights(state["lambdas"], corrections[1:], config.alpha_lambda)
+    corrections = torch.where(controls.statenet > 0, corrections, 0.0)
+    lr = statenet.update_learning_rate(state["lr"], corrections[0], controls.alpha_lr)
+    lambdas = statenet.update_weights(state["lambdas"], corrections[1:], controls.alpha_lambda)
     return state | {"lr": lr, "lambdas": lambdas}, corrections
 
 
-def train_statenet(state: State, before: State, epoch: int, means: Tensor, factor: Tensor, config: Config, net):
+def train_statenet(state: State, before: State, epoch: int, means: Tensor, controls: Controls, net, weight_decay):
     """The state after one step of StateNet's own AdamW at the end of an epoch.
 
-    `before` is the state that StateNet acted on, `means` the averages of the epoch's records and `factor` the
-    schedule's factor on the learning rate.
+    `before` is the state that StateNet acted on, `means` the averages of the epoch's records.
     """
-    if config.statenet == "off" or epoch == 0:
+    if epoch == 0:
         return state
+    c = controls
     weight_gradient = means[[RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
-    lr_gradient = means[RECORD.index("hypergradient")] * factor
+    lr_gradient = means[RECORD.index("hypergradient")] * c.lr_factor
     inputs = state_vector(before, epoch)
 
     def objective(phi):
         corrections = functional_call(net, unflatten(phi, net), inputs)
-        past = (before["lambdas"], before["lr"])
-        sizes = (config.statenet_penalty, config.alpha_lr, config.alpha_lambda)
-        return statenet.objective(corrections, *past, weight_gradient, lr_gradient, config.statenet, *sizes)
+        past, paths = (before["lambdas"], before["lr"]), (c.weight_path, c.lr_path)
+        sizes = (c.statenet_penalty, c.alpha_lr, c.alpha_lambda)
+        return statenet.objective(corrections, *past, weight_gradient, lr_gradient, paths, *sizes)
 
     phi, step = state["statenet_theta"], state["statenet_step"] + 1
     moments = (state["statenet_moment_1"], state["statenet_moment_2"])
-    gradient = torch.func.grad(objective)(phi)
-    update, moment_1, moment_2 = adamw_update(phi, gradient, *moments, step, config.weight_decay)
-    return state | {
-        "statenet_theta": phi - config.statenet_lr * update,
+    update, moment_1, moment_2 = adamw_update(phi, torch.func.grad(objective)(phi), *moments, step, weight_decay)
+    new = {
+        "statenet_theta": phi - c.statenet_lr * update,
         "statenet_moment_1": moment_1,
         "statenet_moment_2": moment_2,
         "statenet_step": step,
     }
+    return state | {name: torch.where(c.statenet > 0, tensor, state[name]) for name, tensor in new.items()}
 
 
 class Trainer:
     """One configuration on one device: `epoch(state)` trains an epoch and returns the next state."""
 
+    compiles = False  # one run is over before a compiler has earned its time back
+
     def __init__(self, config: Config, device: torch.device | str):
         self.config = config
         self.device = torch.device(device)
         self.data = Data(config, self.device)
-        self.step = Step(config)
+        self.step = self.take = Step(config)
         with torch.device("meta"):
             self.statenet = statenet.StateNet()
 
-    def batches(self, epoch: int):
-        """Every batch of an epoch and its noise: the permutation of the training set, wrapped to whole batches."""
+    def data_of(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All batches of an epoch: trits (S, N, 9), indicators with the batch last (S, 9, 3, N), noise (S, 2, N, d).
+
+        The permutation of the training set, wrapped to S whole batches of N.
+        """
         size, count = self.config.batch_size, len(self.data.training)
         steps = -(-count // size)
         order = torch.randperm(count, generator=self._stream(epoch, "order"), device=self.device)
         order = order[torch.arange(steps * size, device=self.device) % count].view(steps, size)
         shape = (steps, 2, size, self.config.latent)
         noise = torch.randn(shape, generator=self._stream(epoch, "noise"), device=self.device)
-        for chosen, epsilon in zip(self.data.training[order], noise, strict=True):
-            yield (self.data.trits[chosen], self.data.indicators[chosen]), epsilon
+        chosen = self.data.training[order]
+        return self.data.trits[chosen], self.data.indicators[chosen].movedim(1, -1).contiguous(), noise
+
+    def batches(self, epoch: int):
+        """Every batch of an epoch and its noise, as the step takes them."""
+        for trits, indicators, noise in zip(*self.data_of(epoch), strict=True):
+            yield (trits, indicators.movedim(-1, -3)), noise
 
     def _stream(self, epoch: int, purpose: str) -> torch.Generator:
         return stream(self.config.seed, epoch, purpose, self.device)
 
-    def epoch(self, state: State) -> State:
-        """The state after one more epoch, its row of the history filled in."""
-        epoch, config = int(state["epoch"]), self.config
-        state, controls = schedule(state, epoch, config)
-        before = state
-        state, corrections = steer(state, epoch, config, self.statenet)
-        total, steps = 0, 0
-        for batch, noise in self.batches(epoch):
-            state, record = self.step(state, batch, noise, controls)
-            total, steps = total + record, steps + 1
-        means = total / steps
-        state = train_statenet(state, before, epoch, means, controls[5], config, self.statenet)
+    def prescribed(self, epoch: int) -> Controls:
+        """What the configuration prescribes in an epoch, scalars on the device."""
+        return Controls(*torch.tensor(prescribe(self.config, epoch), device=self.device).unbind())
 
+    def begin(self, state: State, prescribed: Controls, epoch: int):
+        """Before the first batch: the state with rho, lr and lambda of the epoch, its controls, the corrections."""
+        before, controls = schedule(state, epoch, self.config.total_epochs, prescribed)
+        state, corrections = steer(before, epoch, controls, self.statenet)
+        return state, before, controls, corrections
+
+    def finish(self, state: State, before: State, controls: Controls, corrections: Tensor, means: Tensor, epoch: int):
+        """After the last batch: StateNet trained, the gate set, the epoch's row in the history."""
+        state = train_statenet(state, before, epoch, means, controls, self.statenet, self.config.weight_decay)
         ratio = losses.gradient_ratio(state["norms"])
         gate = losses.is_balanced(ratio)
-        t = schedules.clock(epoch, config.total_epochs)
-        head = torch.tensor([epoch + 1, schedules.phase(t)], device=self.device)
-        lr = state["lr"] * controls[5]
-        row = [head, controls[:5], lr.view(1), state["lambdas"], corrections, means, ratio.view(1), gate.view(1)]
+        c, t = controls, schedules.clock(epoch, self.config.total_epochs)
+        head = means.new_tensor([epoch + 1, schedules.phase(t)])
+        settings = torch.stack([c.rho, c.tau_A, c.tau_B, c.beta_A, c.beta_B, state["lr"] * c.lr_factor])
+        row = torch.cat([head, settings, state["lambdas"], corrections, means, torch.stack([ratio, gate])])
         history = state["history"].clone()
-        history[epoch] = torch.cat([part.double() for part in row])
+        history[epoch] = row.double()
         return state | {"epoch": state["epoch"] + 1, "gate": gate, "history": history}
+
+    def epoch(self, state: State) -> State:
+        """The state after one more epoch, its row of the history filled in."""
+        epoch = int(state["epoch"].max())  # replicas are at the same one
+        state, before, controls, corrections = self.begin(state, self.prescribed(epoch), epoch)
+        stepped = {name: state[name] for name in STEPPED}
+        total, steps = 0, 0
+        for batch, noise in self.batches(epoch):
+            stepped, record = self.take(stepped, batch, noise, controls)
+            total, steps = total + record, steps + 1
+        state = state | {name: tensor.clone() for name, tensor in stepped.items()}  # ordinary tensors, also from a tape
+        return self.finish(state, before, controls, corrections, total.clone() / steps, epoch)
+
+    def hasten(self, state: State, epochs: int) -> None:
+        """Take the steps of the next epochs from a recording, or on a GPU from a CUDA graph, where that pays."""
+        if epochs < RECORD_FROM:
+            return
+        epoch = int(state["epoch"].max())
+        state, _, controls, _ = self.begin(state, self.prescribed(epoch), epoch)
+        example = ({name: state[name] for name in STEPPED}, *next(self.batches(epoch)), controls)
+        tape = replay.record(self.step, example, self.compiles)
+        self.take = replay.CudaGraph(tape, example) if self.device.type == "cuda" else tape
 
     def gradient_shares(self, state: State) -> Tensor:
         """How much of the total's gradient each term makes: (7, 2), columns A and B; each column sums to 1.
@@ -345,7 +435,7 @@ class Trainer:
         Equation: eq-share. Source: ours.
         """
         epoch = min(int(state["epoch"]), self.config.total_epochs - 1)
-        state, controls = schedule(state, epoch, self.config)
+        state, controls = schedule(state, epoch, self.config.total_epochs, self.prescribed(epoch))
         weights, _ = self.step.weights(state, controls)
         chosen = torch.randperm(
             len(self.data.training), generator=self._stream(epoch, "share order"), device=self.device

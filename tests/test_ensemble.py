@@ -1,0 +1,103 @@
+"""Replicas trained together take the steps that runs of their own would take; a recorded step is the step."""
+
+import pytest
+import torch
+
+from tvae_lib import replay
+from tvae_lib.config import ParameterError, make_config
+from tvae_lib.ensemble import Ensemble
+from tvae_lib.training import HISTORY, STEPPED, Controls, Trainer, initial_state
+
+SMALL = {"device": "cpu", "holdout": 0.9, "total_epochs": 4, "batch_size": 256}
+VARIED = [
+    {"seed": 1},
+    {"seed": 2, "cross_injection": False, "statenet": "off"},
+    {"seed": 2, "alpha_rep": 0.5, "sigma_rep": 4.0, "statenet": "hypergradient", "lr": 0.005},
+    {"seed": 3, "alpha_ent": 0.0, "alignment": False, "gradient_balance": False, "statenet": "detached"},
+    {"seed": 4, "pathways": "B"},
+    {"seed": 5, "preset": "corrected"},
+]
+
+
+def in_float64(thing):
+    if isinstance(thing, dict):
+        return {name: in_float64(part) for name, part in thing.items()}
+    if isinstance(thing, Controls):
+        return Controls(*(in_float64(part) for part in thing))
+    return thing.double() if thing.is_floating_point() else thing
+
+
+def precise(trainer):
+    """The trainer on its own numbers, in double precision."""
+    data_of, prescribed = trainer.data_of, trainer.prescribed
+    trainer.data_of = lambda epoch: tuple(in_float64(part) for part in data_of(epoch))
+    trainer.prescribed = lambda epoch: in_float64(prescribed(epoch))
+    return trainer
+
+
+def test_replicas_of_every_kind_train_like_runs_of_their_own(device):
+    configs = [make_config(**(SMALL | varied)) for varied in VARIED]
+    ensemble = precise(Ensemble(configs, device))
+    states = [in_float64(initial_state(config, device)) for config in configs]
+    together = ensemble.stack(states)
+    for _ in range(3):
+        together = ensemble.epoch(together)
+    for config, state, mine in zip(configs, states, ensemble.unstack(together), strict=True):
+        trainer = precise(Trainer(config, device))
+        for _ in range(3):
+            state = trainer.epoch(state)
+        for name in ("theta", "lambdas", "lr", "rho", "gate", "statenet_theta", "norms"):
+            torch.testing.assert_close(mine[name], state[name], rtol=1e-7, atol=1e-9, msg=f"{name} of {config}")
+        for column, name in enumerate(HISTORY):
+            ours, theirs = mine["history"][:3, column], state["history"][:3, column]
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=f"{name} of {config}")
+
+
+def test_gradient_of_a_replica_is_that_of_its_own_run():
+    configs = [make_config(**(SMALL | varied)) for varied in VARIED]
+    ensemble = precise(Ensemble(configs, "cpu"))
+    states = [in_float64(initial_state(config, torch.device("cpu"))) for config in configs]
+    moment = []
+    state, _, controls, _ = ensemble.begin(ensemble.stack(states), ensemble.prescribed(0), 0)
+    moment = ensemble.step(state, *next(ensemble.batches(0)), controls)[0]["moment_1"]
+    for config, state, mine in zip(configs, states, moment, strict=True):
+        trainer = precise(Trainer(config, "cpu"))
+        state, _, controls, _ = trainer.begin(state, trainer.prescribed(0), 0)
+        alone = trainer.step(state, *next(trainer.batches(0)), controls)[0]["moment_1"]
+        assert (mine - alone).norm() < 1e-12 * alone.norm()  # after one step, a tenth of the gradient
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 128), ("latent", 4), ("weight_decay", 0.5)])
+def test_replicas_that_cannot_share_a_step_are_refused(name, value):
+    configs = [make_config(**SMALL), make_config(**(SMALL | {name: value}))]
+    with pytest.raises(ParameterError, match=rf"^{name} is {value} in replica 1; it must be .* ensemble\.$"):
+        Ensemble(configs, "cpu")
+
+
+@pytest.mark.parametrize("parameters", [{}, {"preset": "corrected"}, {"pathways": "A"}], ids=str)
+def test_a_recorded_step_takes_the_same_steps_to_the_last_bit(parameters):
+    trainer = Trainer(make_config(**(SMALL | parameters)), "cpu")
+    state = plain = initial_state(trainer.config, trainer.device)
+    trainer.hasten(state, 3)
+    assert trainer.take is trainer.step, "too few epochs to pay"
+    for _ in range(3):
+        plain = trainer.epoch(plain)
+    trainer.hasten(state, 400)
+    assert trainer.take is not trainer.step
+    for _ in range(3):
+        state = trainer.epoch(state)
+    assert all(torch.equal(state[name], plain[name]) for name in state if name != "history")
+    assert torch.equal(state["history"][:3], plain["history"][:3])
+
+
+@pytest.mark.skipif(not replay.can_compile(), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_ensemble_takes_the_same_steps_to_rounding():
+    configs = [make_config(**(SMALL | {"seed": seed})) for seed in (1, 2)]
+    ensemble = Ensemble(configs, "cpu")
+    state = plain = ensemble.stack([initial_state(config, ensemble.device) for config in configs])
+    plain = ensemble.epoch(plain)
+    ensemble.hasten(state, 400)
+    state = ensemble.epoch(state)
+    loss = list(HISTORY).index("loss")
+    torch.testing.assert_close(state["history"][:, 0, loss], plain["history"][:, 0, loss], rtol=1e-4, atol=0)
+    assert set(STEPPED) < set(state)

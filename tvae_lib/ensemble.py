@@ -1,0 +1,71 @@
+"""Many runs at once: replicas that differ in nothing but seed and `Controls` train together, step by step.
+
+A replica's step is that of a run of its own to rounding: it has its own data order, noise, schedules, StateNet and
+optimiser. What is shared is the pass through the tensor operations, which act on all replicas at once.
+"""
+
+import torch
+from torch import Tensor, vmap
+
+from tvae_lib import replay
+from tvae_lib.config import Config, ParameterError
+from tvae_lib.training import Controls, State, Step, Trainer
+
+# Whatever shapes the tensors or is not among the controls has to be the same in every replica.
+SHARED = ("total_epochs", "batch_size", "holdout", "latent", "weight_decay")
+
+
+class EnsembleStep(Step):
+    """The step of all replicas: every tensor of state, batch, noise and controls has a first axis R for them."""
+
+    def loss(self, *arguments):
+        return vmap(super().loss)(*arguments)
+
+    def advance(self, *arguments):
+        return vmap(super().advance)(*arguments)
+
+
+class Ensemble(Trainer):
+    """Several configurations on one device, trained together; `stack` makes the state that `epoch` takes.
+
+    Raises ParameterError where the configurations differ in more than seed and controls.
+    """
+
+    def __init__(self, configs: list[Config], device: torch.device | str):
+        for name in SHARED:
+            for i, config in enumerate(configs):
+                if getattr(config, name) != getattr(configs[0], name):
+                    raise ParameterError(
+                        f"{name} is {getattr(config, name)!r} in replica {i}; it must be "
+                        f"{getattr(configs[0], name)!r}, the same in every replica of an ensemble."
+                    )
+        super().__init__(configs[0], device)
+        self.members = [Trainer(config, device) for config in configs]
+        self.step = self.take = EnsembleStep(*configs)
+        self.compiles = self.device.type == "cpu" and replay.can_compile()
+
+    def stack(self, states: list[State]) -> State:
+        """The states of the replicas as one, each tensor with a first axis R."""
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+    def unstack(self, state: State) -> list[State]:
+        """The state of each replica, as a run of its own has it."""
+        return [{name: tensor[i] for name, tensor in state.items()} for i in range(len(self.members))]
+
+    def data_of(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All batches of an epoch as in `Trainer.data_of`, with the axis of the replicas after that of the steps."""
+        parts = zip(*(member.data_of(epoch) for member in self.members), strict=True)
+        trits, indicators, noise = (torch.stack(part, 1) for part in parts)
+        return trits, indicators, noise
+
+    def prescribed(self, epoch: int) -> Controls:
+        """What each configuration prescribes in an epoch, (R,) for each control."""
+        rows = zip(*(member.prescribed(epoch) for member in self.members), strict=True)
+        return Controls(*(torch.stack(row) for row in rows))
+
+    def begin(self, state: State, prescribed: Controls, epoch: int):
+        return vmap(lambda *arguments: super(Ensemble, self).begin(*arguments, epoch))(state, prescribed)
+
+    def finish(self, *arguments):
+        *tensors, epoch = arguments
+        return vmap(lambda *stacked: super(Ensemble, self).finish(*stacked, epoch))(*tensors)
