@@ -56,7 +56,7 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
 
-bench: $(READY) ## speed against a plain loop and against the matrix products alone, in about a minute
+bench: $(READY) ## speed against a plain loop, Pyro and the matrix products alone, in about three minutes
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu

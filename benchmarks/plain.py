@@ -25,6 +25,12 @@ def entropy(z: torch.Tensor) -> torch.Tensor:
     return -(p * torch.log(p / BIN_WIDTH + 1e-20)).sum()
 
 
+def repulsion(z: torch.Tensor) -> torch.Tensor:
+    """Mean repulsion kernel of the codes, straight from equation eq-repulsion."""
+    distances = ((z.unsqueeze(0) - z.unsqueeze(1)) ** 2).sum(-1)
+    return torch.exp(-distances / (2 * 0.5**2)).mean()
+
+
 def norm_of_gradients(module: nn.Module) -> float:
     return math.sqrt(sum(p.grad.norm().item() ** 2 for p in module.parameters()))
 
@@ -41,11 +47,16 @@ def coverage(decoder: nn.Module, draws: int, batch: int = 1000) -> float:
 
 
 def train(epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_000, total: int = 400) -> list[dict]:
-    """Train the preset `document` for some epochs of its schedule; one dictionary of averages an epoch."""
+    """Train the preset `document` for some epochs of its schedule; one dictionary of averages an epoch.
+
+    Runs where torch makes its tensors by default (`torch.set_default_device`).
+    """
     model, controller = DualVAE(), StateNet()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     controller_optimiser = torch.optim.AdamW(controller.parameters(), lr=1e-3, weight_decay=1e-4)
-    loader = DataLoader(TensorDataset(all_operations().float()), batch_size=batch_size, shuffle=True)
+    data = TensorDataset(all_operations().float())
+    shuffled = torch.Generator(torch.get_default_device())
+    loader = DataLoader(data, batch_size=batch_size, shuffle=True, generator=shuffled)
     lambdas, lr, rho, gate = torch.tensor([0.7, 0.7, 0.3]), torch.tensor(1e-3), torch.tensor(0.0), 0.0
     norm_A, norm_B, history = None, None, []
     for epoch in range(epochs):
@@ -76,14 +87,12 @@ def train(epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_00
             kl_B = -0.5 * (1 + log_B - mu_B**2 - log_B.exp()).sum(1).mean()
             mean = torch.softmax(logits_B, -1).mean(0)
             output_entropy = -(mean * torch.log(mean + 1e-20)).sum()
-            distances = ((z_B.unsqueeze(0) - z_B.unsqueeze(1)) ** 2).sum(-1)
-            repulsion = torch.exp(-distances / (2 * 0.5**2)).mean()
             entropy_A, entropy_B = entropy(z_A), entropy(z_B)
             alignment = (entropy_A - entropy_B).abs()
             ratio = 1.0 if norm_A is None else norm_B / norm_A
             g_A, g_B = min(max(ratio, 0.5), 2.0), min(max(1 / ratio, 0.5), 2.0)
             loss_A = ce_A + beta_A * kl_A
-            loss_B = ce_B + beta_B * kl_B - 0.05 * output_entropy + 0.01 * repulsion
+            loss_B = ce_B + beta_B * kl_B - 0.05 * output_entropy + 0.01 * repulsion(z_B)
             loss = lambdas[0] * g_A * loss_A + lambdas[1] * g_B * loss_B + lambdas[2] * alignment
             optimiser.zero_grad()
             loss.backward()

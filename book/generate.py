@@ -1,4 +1,4 @@
-"""Write the generated pages: the equation index, the library page and the ledger of claims.
+"""Write the generated pages: equation index, library, ledger of claims, performance.
 
 usage: python book/generate.py [--check]     (--check writes nothing and fails where a page is not fresh)
 
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import performance
 import yaml
 
 from tvae_lib.ledger import MIME, VERDICTS
@@ -226,6 +227,8 @@ def main() -> int:
         "equations.md": equations(all_pages, all_functions),
         "library.md": library(all_functions),
         "claims.md": ledger(claims, found),
+        "performance.md": NOTICE + "\n" + performance.page(),
+        performance.FIGURE: performance.figure(),
     }
     stale = []
     for name, text in generated.items():

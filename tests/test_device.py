@@ -1,9 +1,12 @@
 """What must hold on every device; on a machine with a GPU, `make gpu` runs this file there."""
 
+import contextlib
+
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
-from tvae_lib import evaluation, runs
+from tvae_lib import evaluation, replay, runs
 from tvae_lib.config import make_config
 from tvae_lib.streams import stream
 from tvae_lib.training import Controls, Trainer, initial_state
@@ -78,3 +81,40 @@ def test_steps_read_nothing_back_from_the_device(device):
             state, _ = trainer.step(state, batch, noise, controls)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_hastened_epochs_are_the_epochs_of_the_plain_step(device):
+    trainer = Trainer(make_config(**SMALL), device)
+    state = plain = initial_state(trainer.config, device)
+    for _ in range(2):
+        plain = trainer.epoch(plain)
+    trainer.hasten(state, 400)
+    for _ in range(2):
+        state = trainer.epoch(state)
+    exact = {"rtol": 0, "atol": 0} if device.type == "cpu" else {"rtol": 1e-3, "atol": 1e-5}
+    for name in ("theta", "moment_1", "norms", "lambdas", "lr"):
+        torch.testing.assert_close(state[name], plain[name], **exact)
+
+
+def test_a_cuda_graph_copies_in_and_out(monkeypatch):
+    """The bookkeeping around a captured graph, with a stand-in that computes when it is replayed."""
+
+    def tape(state, factor):
+        return {"x": state["x"] * factor}, state["x"].sum()
+
+    for name in ("Stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, lambda: type("Any", (), {"wait_stream": lambda *_: None})())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    example = ({"x": torch.ones(3)}, torch.tensor(2.0))
+    graph = replay.CudaGraph(tape, example)
+    compute = lambda: tree_map(lambda place, new: place.copy_(new), graph.results, tape(*graph.arguments))  # noqa: E731
+    monkeypatch.setattr(graph.graph, "replay", compute, raising=False)
+    state, factor = {"x": torch.arange(3.0)}, torch.tensor(3.0)
+    first, total = graph(state, factor)
+    second, _ = graph(first, factor)
+    assert first["x"].tolist() == [0, 3, 6], "a later replay must not change an earlier result"
+    assert second["x"].tolist() == [0, 9, 18]
+    assert total.item() == 3
+    assert state["x"].tolist() == [0, 1, 2]
+    assert example[0]["x"].tolist() == [1, 1, 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tvae_lib import replay
+from tvae_lib import ensemble, replay
 from tvae_lib.config import ParameterError, make_config
 from tvae_lib.ensemble import Ensemble
 from tvae_lib.training import HISTORY, STEPPED, Controls, Trainer, initial_state
@@ -37,12 +37,12 @@ def precise(trainer):
 
 def test_replicas_of_every_kind_train_like_runs_of_their_own(device):
     configs = [make_config(**(SMALL | varied)) for varied in VARIED]
-    ensemble = precise(Ensemble(configs, device))
+    replicas = precise(Ensemble(configs, device))
     states = [in_float64(initial_state(config, device)) for config in configs]
-    together = ensemble.stack(states)
+    together = replicas.stack(states)
     for _ in range(3):
-        together = ensemble.epoch(together)
-    for config, state, mine in zip(configs, states, ensemble.unstack(together), strict=True):
+        together = replicas.epoch(together)
+    for config, state, mine in zip(configs, states, replicas.unstack(together), strict=True):
         trainer = precise(Trainer(config, device))
         for _ in range(3):
             state = trainer.epoch(state)
@@ -55,11 +55,11 @@ def test_replicas_of_every_kind_train_like_runs_of_their_own(device):
 
 def test_gradient_of_a_replica_is_that_of_its_own_run():
     configs = [make_config(**(SMALL | varied)) for varied in VARIED]
-    ensemble = precise(Ensemble(configs, "cpu"))
+    replicas = precise(Ensemble(configs, "cpu"))
     states = [in_float64(initial_state(config, torch.device("cpu"))) for config in configs]
     moment = []
-    state, _, controls, _ = ensemble.begin(ensemble.stack(states), ensemble.prescribed(0), 0)
-    moment = ensemble.step(state, *next(ensemble.batches(0)), controls)[0]["moment_1"]
+    state, _, controls, _ = replicas.begin(replicas.stack(states), replicas.prescribed(0), 0)
+    moment = replicas.step(state, *next(replicas.batches(0)), controls)[0]["moment_1"]
     for config, state, mine in zip(configs, states, moment, strict=True):
         trainer = precise(Trainer(config, "cpu"))
         state, _, controls, _ = trainer.begin(state, trainer.prescribed(0), 0)
@@ -93,11 +93,22 @@ def test_a_recorded_step_takes_the_same_steps_to_the_last_bit(parameters):
 @pytest.mark.skipif(not replay.can_compile(), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_ensemble_takes_the_same_steps_to_rounding():
     configs = [make_config(**(SMALL | {"seed": seed})) for seed in (1, 2)]
-    ensemble = Ensemble(configs, "cpu")
-    state = plain = ensemble.stack([initial_state(config, ensemble.device) for config in configs])
-    plain = ensemble.epoch(plain)
-    ensemble.hasten(state, 400)
-    state = ensemble.epoch(state)
+    replicas = Ensemble(configs, "cpu")
+    state = plain = replicas.stack([initial_state(config, replicas.device) for config in configs])
+    plain = replicas.epoch(plain)
+    replicas.hasten(state, 400)
+    state = replicas.epoch(state)
     loss = list(HISTORY).index("loss")
     torch.testing.assert_close(state["history"][:, 0, loss], plain["history"][:, 0, loss], rtol=1e-4, atol=0)
     assert set(STEPPED) < set(state)
+
+
+def test_train_returns_the_states_in_order_whatever_the_groups():
+    configs = [make_config(**(SMALL | varied)) for varied in VARIED[:3]]
+    states = ensemble.train(configs, "cpu", 1)
+    for config, state in zip(configs, states, strict=True):
+        trainer = Trainer(config, "cpu")
+        alone = trainer.epoch(initial_state(config, trainer.device))
+        torch.testing.assert_close(state["theta"], alone["theta"], rtol=1e-3, atol=1e-4)
+    with pytest.raises(ParameterError, match="replica 2"):
+        ensemble.train([*configs[:2], make_config(**(SMALL | {"batch_size": 64}))], "cpu", 1)

@@ -125,6 +125,22 @@ def test_step_is_the_plain_transcription_of_the_equations(total_epochs):
     torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
 
 
+def test_reference_trajectory_is_the_plain_loop_s_over_five_epochs():
+    """As it really runs: batch 512, float32, from the recording; against the transcription in float64."""
+    config = make_config(statenet="off", device="cpu")
+    totals, _ = plain_epochs(config, 5)
+    trainer = Trainer(config, CPU)
+    state = initial_state(config, CPU)
+    trainer.hasten(state, config.total_epochs)
+    for _ in range(5):
+        state = trainer.epoch(state)
+    means = torch.tensor(totals, dtype=torch.float64).view(5, -1, len(totals[0])).mean(1)
+    scale = dict(zip(RECORD, means.T.abs(), strict=False))
+    scale["alignment"] = scale["entropy_A"]  # it is the difference of two of that size
+    for name, expected in zip(RECORD, means.T, strict=False):
+        assert ((column(state, name) - expected).abs() <= 1e-4 * scale[name]).all(), name
+
+
 def test_adamw_is_torch_s(rng):
     target = torch.randn(50, generator=rng)
     mine = torch.randn(50, generator=rng)

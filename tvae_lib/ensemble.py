@@ -9,10 +9,22 @@ from torch import Tensor, vmap
 
 from tvae_lib import replay
 from tvae_lib.config import Config, ParameterError
-from tvae_lib.training import Controls, State, Step, Trainer
+from tvae_lib.training import Controls, State, Step, Trainer, initial_state
 
+CPU_REPLICAS = 2  # in an ensemble on a CPU; wider ones leave its caches and gain nothing more
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
 SHARED = ("total_epochs", "batch_size", "holdout", "latent", "weight_decay")
+
+
+def check(configs: list[Config]) -> None:
+    """ParameterError, one sentence, where the configurations differ in something that replicas must share."""
+    for name in SHARED:
+        for i, config in enumerate(configs):
+            if getattr(config, name) != getattr(configs[0], name):
+                raise ParameterError(
+                    f"{name} is {getattr(config, name)!r} in replica {i}; it must be "
+                    f"{getattr(configs[0], name)!r}, the same in every replica of an ensemble."
+                )
 
 
 class EnsembleStep(Step):
@@ -32,13 +44,7 @@ class Ensemble(Trainer):
     """
 
     def __init__(self, configs: list[Config], device: torch.device | str):
-        for name in SHARED:
-            for i, config in enumerate(configs):
-                if getattr(config, name) != getattr(configs[0], name):
-                    raise ParameterError(
-                        f"{name} is {getattr(config, name)!r} in replica {i}; it must be "
-                        f"{getattr(configs[0], name)!r}, the same in every replica of an ensemble."
-                    )
+        check(configs)
         super().__init__(configs[0], device)
         self.members = [Trainer(config, device) for config in configs]
         self.step = self.take = EnsembleStep(*configs)
@@ -69,3 +75,28 @@ class Ensemble(Trainer):
     def finish(self, *arguments):
         *tensors, epoch = arguments
         return vmap(lambda *stacked: super(Ensemble, self).finish(*stacked, epoch))(*tensors)
+
+
+def train(configs: list[Config], device: torch.device | str, epochs: int) -> list[State]:
+    """Train every configuration for some epochs; the states, in the order of the configurations.
+
+    On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
+    Raises ParameterError where the configurations differ in more than seed and controls.
+    """
+    check(configs)
+    device = torch.device(device)
+    size = CPU_REPLICAS if device.type == "cpu" else len(configs)
+    groups = [configs[i : i + size] for i in range(0, len(configs), size)]
+    recorded, states = {}, []
+    for group in groups:
+        ensemble = Ensemble(group, device)
+        state = ensemble.stack([initial_state(config, device) for config in group])
+        kind = (len(group), ensemble.step.used, ensemble.step.resting)
+        if kind not in recorded:
+            ensemble.hasten(state, epochs * len(groups))
+            recorded[kind] = ensemble.take
+        ensemble.take = recorded[kind]
+        for _ in range(epochs):
+            state = ensemble.epoch(state)
+        states += ensemble.unstack(state)
+    return states

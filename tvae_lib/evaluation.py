@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tvae_lib.dual import DualVAE, cross_inject
 from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of, uniform_coverage
 
-HEAD = 5  # trits in the first factor
+HEAD = 5  # trits in the first factor of `joint_factors`
 NEGLIGIBLE = 1e-17
 SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
 LIFT = 2.0**27  # lifts squares of what is not negligible, and their products, into the range of float32
@@ -55,6 +55,8 @@ class Draws(NamedTuple):
 def joint_factors(p: Tensor) -> tuple[Tensor, Tensor]:
     """Products of the trits' probabilities, each combination of values once: (9, 3, n) -> (243, n), (81, n).
 
+    (For another number of trits, the first factor takes half of them, rounded up.)
+
     Column s of the first times column s of the second, as an outer product read row by row, is p(x|z_s) in the order
     of the operations' index. Factors below 1e-17 are set to zero: they change no p(x) that matters, and their
     products would be denormal numbers, which are slow. Equation: eq-factors. Source: ours.
@@ -67,7 +69,8 @@ def joint_factors(p: Tensor) -> tuple[Tensor, Tensor]:
             out = nn.functional.threshold_((p[j].unsqueeze(1) * out).flatten(0, 1), NEGLIGIBLE, 0)
         return out
 
-    return product(0, HEAD), product(HEAD, TRITS)
+    half = -(-len(p) // 2)
+    return product(0, half), product(half, len(p))
 
 
 def draw(p: Tensor, uniforms: Tensor) -> Tensor:

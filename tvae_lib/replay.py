@@ -7,6 +7,7 @@ put around each of them. On the CPU its results are the same to the last bit.
 import shutil
 
 import torch
+import torch._inductor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
@@ -14,19 +15,19 @@ from torch.utils._pytree import tree_map
 def record(step, example: tuple, compiled: bool = False):
     """`step` as a tape: a callable with the arguments of `step`, for tensors shaped like those of `example`.
 
-    With `compiled`, `torch.compile` fuses the operations: faster, but minutes of compiling on some machines, and
-    other rounding. What the tape returns is for reading and for further steps, not for autograd.
+    With `compiled`, TorchInductor fuses the operations: faster, but half a minute of compiling or more, and other
+    rounding. What the tape returns is for reading and for further steps, not for autograd.
     """
-    tape = make_fx(step)(*example)
+    tape = make_fx(lambda *arguments: step(*arguments))(*example)
     for node in tape.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
         node.replace_all_uses_with(node.args[0])
         tape.graph.erase_node(node)
     tape.recompile()
-    return torch.inference_mode()(torch.compile(tape) if compiled else tape)
+    return torch.inference_mode()(torch._inductor.compile(tape, list(example)) if compiled else tape)
 
 
 def can_compile() -> bool:
-    """Whether a C++ compiler is here, which `torch.compile` needs for a CPU."""
+    """Whether a C++ compiler is here, which TorchInductor needs for a CPU."""
     return any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 

@@ -83,6 +83,11 @@ class VAE(nn.Module):
         self.encoder = Encoder(latent)
         self.decoder = decoder
 
+    def forward(self, x: Tensor, noise: Tensor, temperature: Tensor | float = 1.0) -> tuple[Posterior, Tensor]:
+        """One pass alone, uncoupled: x (N, 9) trits as floats, noise (N, d) -> posterior, logits (N, 9, 3)."""
+        posterior = self.encoder(x)
+        return posterior, self.decoder(reparameterise(posterior, noise, temperature))
+
 
 def reparameterise(posterior: Posterior, noise: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """z = mu + tau sigma * noise with noise ~ N(0, I): (N, d).
