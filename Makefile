@@ -58,6 +58,7 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 
 bench: $(READY) ## speed against a plain loop, Pyro and the matrix products alone, in about three minutes
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
+	@$(BIN)/python book/generate.py
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu
 	bash benchmarks/gpu.sh

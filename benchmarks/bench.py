@@ -247,11 +247,9 @@ def measure(rounds: int, device: torch.device) -> dict:
     recording = clock(lambda: trainer.hasten(state, EPOCHS))
     state = evaluate(trainer, state | {"epoch": torch.zeros_like(state["epoch"])}) | {"epoch": state["epoch"]}
     model = load(trainer.step.model, state["theta"])
-    together, compiling = ensemble_of(REPLICAS[device.type], device)
     tasks = {
         "epoch": lambda: trainer.epoch(state),
         "evaluation": lambda: evaluate(trainer, state),
-        "replicas_epoch": together,
         "plain_epoch_64": clock.there(lambda: plain.train(1, 64, 0)),
         "plain_epoch_512": clock.there(lambda: plain.train(1, 512, 0)),
         "plain_coverage": clock.there(lambda: [plain.coverage(m.decoder, 195_000) for m in (model.A, model.B)]),
@@ -265,8 +263,10 @@ def measure(rounds: int, device: torch.device) -> dict:
 
         pyro, library = single.WithPyro(), single.WithLibrary()
         tasks |= {"pyro_epoch": lambda: pyro.epoch(512), "single_epoch": lambda: library.epoch(512)}
-    median = clock.medians(tasks, rounds)
     speed = statistics.median(rate(clock) for _ in range(rounds))
+    median = clock.medians(tasks, rounds)
+    together, compiling_all = ensemble_of(REPLICAS[device.type], device)  # last: a compiler leaves the process heavier
+    median |= clock.medians({"replicas_epoch": together}, rounds)
     flop = floor_flop(trainer)
     ours = median["epoch"] + median["evaluation"] / 10 + recording / EPOCHS
     final = median["evaluation"] * trainer.config.final_samples / trainer.config.eval_samples
@@ -280,7 +280,8 @@ def measure(rounds: int, device: torch.device) -> dict:
         ratios["speedup_vs_pyro"] = median["pyro_epoch"] / median["single_epoch"]
     ratios |= {
         "full_run_over_floor": full / (sum(flop.values()) / speed),
-        f"replicas{REPLICAS[device.type]}_over_floor": (median["replicas_epoch"] + compiling / EPOCHS) / floor_replicas,
+        f"replicas{REPLICAS[device.type]}_over_floor": (median["replicas_epoch"] + compiling_all / EPOCHS)
+        / floor_replicas,
     }
     pairs = clock.there(lambda: pieces(trainer, state, clock))()
     if device.type == "cuda":
@@ -299,7 +300,7 @@ def measure(rounds: int, device: torch.device) -> dict:
         "median_seconds": median | {"full_run": full},
         "seconds_to_record": recording,
         "compiling_one_run": compiling(trainer, state, clock, rounds) if device.type == "cpu" else None,
-        "seconds_to_record_and_compile_the_ensemble": compiling,
+        "seconds_to_record_and_compile_the_ensemble": compiling_all,
         "gflop_per_second": speed / 1e9,
         "floor_gflop": {name: value / 1e9 for name, value in flop.items()},
         "ratios": ratios,

@@ -1,6 +1,6 @@
 """The machinery that keeps the book true: equation index, ledger, generated pages."""
 
-import importlib.util
+import importlib
 import shutil
 import subprocess
 import sys
@@ -11,9 +11,9 @@ import yaml
 from tvae_lib.config import ROOT
 from tvae_lib.ledger import MIME, VERDICTS, verdict
 
-spec = importlib.util.spec_from_file_location("generate", ROOT / "book" / "generate.py")
-generate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(generate)
+sys.path.insert(0, str(ROOT / "book"))
+import generate
+import performance
 
 CLAIMS = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
 
@@ -39,7 +39,7 @@ def test_generated_pages_are_fresh_and_nothing_is_orphaned():
 
 
 def test_a_page_that_is_not_fresh_is_noticed(tmp_path):
-    for part in ("book", "notebooks", "tvae_lib"):
+    for part in ("book", "notebooks", "tvae_lib", "benchmarks"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "book" / "claims.md"
     path.write_text(path.read_text().replace("**Refuted.**", "**Proved.**", 1))
@@ -135,3 +135,17 @@ def test_ledger_lists_open_claims_as_open():
     text = generate.ledger(CLAIMS, {})
     assert all(f"**{claim['id']}**, open." in text for claim in CLAIMS)
     assert not any(f"| {word} |" in text for word in VERDICTS)
+
+
+def test_performance_page_shows_what_was_measured_and_says_what_missed_its_target():
+    text = performance.page()
+    result = performance.measured()["cpu"]
+    for name, value in result["ratios"].items():
+        _, target = performance.RATIOS[name]
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{value:.2f}" in row
+        assert row.endswith("| met |" if performance.met(value, target) == "met" else "| missed |")
+    assert performance.met(14.9, "at least 15") == "missed"
+    assert performance.met(3.1, "at most 3") == "missed"
+    assert performance.met(3.0, "at most 3") == "met"
+    assert performance.figure() == performance.figure()

@@ -350,7 +350,7 @@ def train_statenet(state: State, before: State, epoch: int, means: Tensor, contr
 class Trainer:
     """One configuration on one device: `epoch(state)` trains an epoch and returns the next state."""
 
-    compiles = False  # one run is over before a compiler has earned its time back
+    compiles = False  # a run must not need a compiler, nor come out otherwise where there is one
 
     def __init__(self, config: Config, device: torch.device | str):
         self.config = config
