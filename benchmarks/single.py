@@ -24,11 +24,12 @@ def batches(size: int):
 
 
 class WithPyro(nn.Module):
-    """`epoch(size)` returns the mean loss a sample, in nats. Model, guide and SVI as Pyro's VAE tutorial has them."""
+    """`epoch(size)` returns the mean loss a sample, in nats. Model and guide as in Pyro's VAE tutorial, no checks."""
 
     def __init__(self):
         super().__init__()
         pyro.clear_param_store()
+        pyro.enable_validation(False)
         self.vae = VAE(DecoderB())
         optimiser = pyro.optim.AdamW({"lr": LR, "weight_decay": WEIGHT_DECAY})
         self.svi = SVI(self.model, self.guide, optimiser, loss=TraceMeanField_ELBO())

@@ -11,6 +11,7 @@ from tvae_lib.training import HISTORY, Trainer, initial_state
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench
 import plain
+import single
 
 
 def test_plain_loop_trains_the_same_system():
@@ -41,3 +42,13 @@ def test_floor_counts_the_matrix_products_by_hand():
     sample += 2 * 2 * 512 * 16
     assert flop["training"] == 400 * 39 * 512 * sample
     assert flop["evaluation"] == 41 * 262_144 * (2 * decoders + 2 * 1.25 * 2 * 243 * 81)
+
+
+def test_pyro_and_the_library_train_the_same_single_vae():
+    losses = []
+    for kind in (single.WithPyro, single.WithLibrary):
+        torch.manual_seed(0)
+        trained = kind()
+        losses.append([trained.epoch(512) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.005)
+    assert losses[0][2] < losses[0][0]

@@ -309,7 +309,7 @@ def steer(state: State, epoch: int, controls: Controls, net: statenet.StateNet) 
     It first acts at the start of the second epoch: before it there are no averages to read.
     """
     if epoch == 0:
-        return state, torch.zeros_like(state["lambdas"][[0, 0, 0, 0]])
+        return state, state["lambdas"].new_zeros(len(statenet.CORRECTIONS))
     corrections = functional_call(net, unflatten(state["statenet_theta"], net), state_vector(state, epoch))
     corrections = torch.where(controls.statenet > 0, corrections, 0.0)
     lr = statenet.update_learning_rate(state["lr"], corrections[0], controls.alpha_lr)
@@ -348,7 +348,10 @@ def train_statenet(state: State, before: State, epoch: int, means: Tensor, contr
 
 
 class Trainer:
-    """One configuration on one device: `epoch(state)` trains an epoch and returns the next state."""
+    """One configuration on one device: `epoch(state)` trains an epoch and returns the next state.
+
+    `step` is the training step, `take` what takes it: the step itself, or after `hasten` a recording of it.
+    """
 
     compiles = False  # a run must not need a compiler, nor come out otherwise where there is one
 
