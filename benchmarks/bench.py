@@ -11,12 +11,17 @@ time that the matrix products would take at the rate measured in the same rounds
 import argparse
 import json
 import math
+import os
 import platform
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()  # before torch reads it: compiling always starts afresh
 
 import plain
 import torch
@@ -319,6 +324,7 @@ def main() -> int:
     output = arguments.output or RESULTS / f"{arguments.device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     print(" ".join(f"{name}={value:.2f}" for name, value in result["ratios"].items()))
     return 0
 

@@ -127,8 +127,8 @@ def section(kind: str, result: dict) -> list[str]:
         f"\nThe floor: the matrix products of a full run are {flop['training'] / 1e3:.2f} TFLOP of training, {flop['evaluation'] / 1e3:.2f} of evaluations and "
         f"{flop['final'] / 1e3:.2f} of the final one, at {result['gflop_per_second']:,.0f} GFLOP/s, the rate of a product of two 2048 × 2048 matrices in the same "
         f"process: {sum(flop.values()) / result['gflop_per_second']:.0f} s. Recording the step takes {duration(result['seconds_to_record'])}, once a run; recording and "
-        f"compiling that of the replicas took {duration(result['seconds_to_record_and_compile_the_ensemble'])} (much of it comes back from a cache "
-        "when it was done before). Both are part of the ratios for whole runs, spread over the 400 epochs. The ratio of a full run includes its evaluations, that of the replicas is of "
+        f"compiling that of the replicas took {duration(result['seconds_to_record_and_compile_the_ensemble'])} (less on a machine "
+        "that has done it before). Both are part of the ratios for whole runs, spread over the 400 epochs. The ratio of a full run includes its evaluations, that of the replicas is of "
         "training alone.\n"
     )
     return lines
