@@ -59,15 +59,6 @@ class Clock:
         times = [{name: self(task) for name, task in tasks.items()} for _ in range(rounds + 1)][1:]
         return {name: statistics.median(row[name] for row in times) for name in tasks}
 
-    def there(self, task: Callable[[], object]) -> Callable[[], object]:
-        """The task with new tensors on the device, for code that names none."""
-
-        def on_device():
-            with self.device:
-                return task()
-
-        return task if self.device.type == "cpu" else on_device
-
 
 def rate(clock: Clock, size: int = 2048) -> float:
     """FLOP/s of a square float32 matrix product."""
@@ -121,7 +112,7 @@ def differentiate(function: Callable, inputs: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(function(inputs), inputs)[0]
 
 
-def pieces(trainer: Trainer, state, clock: Clock) -> dict[str, dict]:
+def pieces(trainer: Trainer, state) -> dict[str, dict]:
     """What was changed, each as it is usually written and as it is here."""
     config, model = trainer.config, load(trainer.step.model, state["theta"])
     z = torch.randn(config.batch_size, config.latent)
@@ -253,9 +244,9 @@ def measure(rounds: int, device: torch.device) -> dict:
     tasks = {
         "epoch": lambda: trainer.epoch(state),
         "evaluation": lambda: evaluate(trainer, state),
-        "plain_epoch_64": clock.there(lambda: plain.train(1, 64, 0)),
-        "plain_epoch_512": clock.there(lambda: plain.train(1, 512, 0)),
-        "plain_coverage": clock.there(lambda: [plain.coverage(m.decoder, 195_000) for m in (model.A, model.B)]),
+        "plain_epoch_64": lambda: plain.train(1, 64, 0, device=device),
+        "plain_epoch_512": lambda: plain.train(1, 512, 0, device=device),
+        "plain_coverage": lambda: [plain.coverage(m.decoder, 195_000) for m in (model.A, model.B)],
     }
     if device.type == "cuda":
         judged = [(m.decoder, stream(0, 0, name, device)) for m, name in ((model.A, "A"), (model.B, "B"))]
@@ -288,13 +279,14 @@ def measure(rounds: int, device: torch.device) -> dict:
         f"replicas{REPLICAS[device.type]}_over_floor": (median["replicas_epoch"] + compiling_all / EPOCHS)
         / floor_replicas,
     }
-    pairs = clock.there(lambda: pieces(trainer, state, clock))()
+    with device:
+        pairs = pieces(trainer, state)
     if device.type == "cuda":
         ratios["replicas64_over_one"] = median["replicas_epoch"] / median["epoch"]
         median["full_run_judged_every_epoch"] = EPOCHS * (median["epoch"] + median["judgement"])
     compared = {}
     for name, pair in pairs.items():
-        seconds = clock.medians({when: clock.there(task) for when, (task, _) in pair.items()}, rounds)
+        seconds = clock.medians({when: task for when, (task, _) in pair.items()}, rounds)
         compared[name] = {when: seconds[when] / count for when, (_, count) in pair.items()}
     return {
         "device": device_name(device),
@@ -310,7 +302,7 @@ def measure(rounds: int, device: torch.device) -> dict:
         "floor_gflop": {name: value / 1e9 for name, value in flop.items()},
         "ratios": ratios,
         "pieces": compared,
-        "growth": grown(trainer, clock, rounds),
+        "growth": grown(trainer, clock, rounds) if device.type == "cpu" else None,
     }
 
 

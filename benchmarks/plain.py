@@ -19,7 +19,7 @@ from tvae_lib.statenet import StateNet, update_learning_rate, update_weights
 
 def entropy(z: torch.Tensor) -> torch.Tensor:
     """Soft-histogram entropy of the codes, straight from equation eq-soft-entropy."""
-    centres = torch.linspace(-REACH + BIN_WIDTH / 2, REACH - BIN_WIDTH / 2, BINS)
+    centres = torch.linspace(-REACH + BIN_WIDTH / 2, REACH - BIN_WIDTH / 2, BINS, device=z.device)
     kernel = torch.exp(-((z.unsqueeze(-1) - centres) ** 2) / (2 * BIN_WIDTH**2))
     p = kernel.sum(0) / kernel.sum((0, 2)).unsqueeze(-1)
     return -(p * torch.log(p / BIN_WIDTH + 1e-20)).sum()
@@ -38,25 +38,22 @@ def norm_of_gradients(module: nn.Module) -> float:
 @torch.no_grad()
 def coverage(decoder: nn.Module, draws: int, batch: int = 1000) -> float:
     """Share of the operations among the draws, collected in a set of tuples."""
-    seen = set()
+    seen, device = set(), next(decoder.parameters()).device
     for _ in range(draws // batch):
-        p = torch.softmax(decoder(torch.randn(batch, 16)), dim=-1)
+        p = torch.softmax(decoder(torch.randn(batch, 16, device=device)), dim=-1)
         trits = torch.distributions.Categorical(p).sample() - 1
         seen.update(tuple(row) for row in trits.tolist())
     return len(seen) / 3**9
 
 
-def train(epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_000, total: int = 400) -> list[dict]:
-    """Train the preset `document` for some epochs of its schedule; one dictionary of averages an epoch.
-
-    Runs where torch makes its tensors by default (`torch.set_default_device`).
-    """
-    model, controller = DualVAE(), StateNet()
+def train(
+    epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_000, total: int = 400, device="cpu"
+) -> list[dict]:
+    """Train the preset `document` for some epochs of its schedule; one dictionary of averages an epoch."""
+    model, controller = DualVAE().to(device), StateNet()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     controller_optimiser = torch.optim.AdamW(controller.parameters(), lr=1e-3, weight_decay=1e-4)
-    data = TensorDataset(all_operations().float())
-    shuffled = torch.Generator(torch.get_default_device())
-    loader = DataLoader(data, batch_size=batch_size, shuffle=True, generator=shuffled)
+    loader = DataLoader(TensorDataset(all_operations().float()), batch_size=batch_size, shuffle=True)
     lambdas, lr, rho, gate = torch.tensor([0.7, 0.7, 0.3]), torch.tensor(1e-3), torch.tensor(0.0), 0.0
     norm_A, norm_B, history = None, None, []
     for epoch in range(epochs):
@@ -75,6 +72,7 @@ def train(epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_00
                 group["lr"] = lr.item()
         sums: dict[str, float] = {}
         for (x,) in loader:
+            x = x.to(device)
             classes = (x + 1).long()
             (mu_A, log_A), (mu_B, log_B) = model.A.encoder(x), model.B.encoder(x)
             z_A = mu_A + tau_A * torch.exp(0.5 * log_A) * torch.randn_like(mu_A)

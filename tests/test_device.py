@@ -104,8 +104,8 @@ def test_a_cuda_graph_copies_in_and_out(monkeypatch):
 
     for name in ("Stream", "current_stream", "CUDAGraph"):
         monkeypatch.setattr(torch.cuda, name, lambda: type("Any", (), {"wait_stream": lambda *_: None})())
-    for name in ("stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    for name in ("stream", "graph", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
     example = ({"x": torch.ones(3)}, torch.tensor(2.0))
     graph = replay.CudaGraph(tape, example)
     compute = lambda: tree_map(lambda place, new: place.copy_(new), graph.results, tape(*graph.arguments))  # noqa: E731

@@ -112,3 +112,15 @@ def test_train_returns_the_states_in_order_whatever_the_groups():
         torch.testing.assert_close(state["theta"], alone["theta"], rtol=1e-3, atol=1e-4)
     with pytest.raises(ParameterError, match="replica 2"):
         ensemble.train([*configs[:2], make_config(**(SMALL | {"batch_size": 64}))], "cpu", 1)
+    for epochs in (0, 5):
+        with pytest.raises(ParameterError, match=f"^epochs is {epochs}; it must be a whole number from 1 to 4"):
+            ensemble.train(configs, "cpu", epochs)
+
+
+def test_states_at_different_epochs_are_no_ensemble():
+    configs = [make_config(**(SMALL | varied)) for varied in VARIED[:2]]
+    replicas = Ensemble(configs, "cpu")
+    states = [initial_state(config, replicas.device) for config in configs]
+    states[1]["epoch"] = states[1]["epoch"] + 1
+    with pytest.raises(ValueError, match=r"at epochs \[0, 1\]"):
+        replicas.stack(states)

@@ -51,7 +51,10 @@ class Ensemble(Trainer):
         self.compiles = self.device.type == "cpu" and replay.can_compile()
 
     def stack(self, states: list[State]) -> State:
-        """The states of the replicas as one, each tensor with a first axis R."""
+        """The states of the replicas as one, each tensor with a first axis R; ValueError if at different epochs."""
+        epochs = sorted({int(state["epoch"]) for state in states})
+        if len(epochs) > 1:
+            raise ValueError(f"the replicas are at epochs {epochs}; an ensemble goes through the same epoch together")
         return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def unstack(self, state: State) -> list[State]:
@@ -81,9 +84,11 @@ def train(configs: list[Config], device: torch.device | str, epochs: int) -> lis
     """Train every configuration for some epochs; the states, in the order of the configurations.
 
     On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
-    Raises ParameterError where the configurations differ in more than seed and controls.
+    Raises ParameterError where the configurations differ in more than seed and controls, or epochs is out of range.
     """
     check(configs)
+    if not 1 <= epochs <= configs[0].total_epochs:
+        raise ParameterError(f"epochs is {epochs}; it must be a whole number from 1 to {configs[0].total_epochs}.")
     device = torch.device(device)
     size = CPU_REPLICAS if device.type == "cpu" else len(configs)
     groups = [configs[i : i + size] for i in range(0, len(configs), size)]

@@ -5,11 +5,13 @@ put around each of them. On the CPU its results are the same to the last bit.
 """
 
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 import torch._inductor
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def record(step, example: tuple, compiled: bool = False):
@@ -18,7 +20,8 @@ def record(step, example: tuple, compiled: bool = False):
     With `compiled`, TorchInductor fuses the operations: faster, but half a minute of compiling or more, and other
     rounding. What the tape returns is for reading and for further steps, not for autograd.
     """
-    tape = make_fx(lambda *arguments: step(*arguments))(*example)
+    with torch.autograd.set_multithreading_enabled(False):  # the backward pass where the recorder sees it
+        tape = make_fx(lambda *arguments: step(*arguments))(*example)
     for node in tape.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
         node.replace_all_uses_with(node.args[0])
         tape.graph.erase_node(node)
@@ -27,8 +30,9 @@ def record(step, example: tuple, compiled: bool = False):
 
 
 def can_compile() -> bool:
-    """Whether a C++ compiler is here, which TorchInductor needs for a CPU."""
-    return any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+    """Whether a C++ compiler and Python's headers are here, which TorchInductor needs for a CPU."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return headers.exists() and any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 
 class CudaGraph:
@@ -36,15 +40,16 @@ class CudaGraph:
 
     def __init__(self, tape, example: tuple):
         self.arguments = tree_map(torch.clone, example)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                tape(*self.arguments)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = tape(*self.arguments)
+        with torch.cuda.device(tree_leaves(example)[0].device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    tape(*self.arguments)
+            torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=side):
+                self.results = tape(*self.arguments)
 
     def __call__(self, *arguments):
         tree_map(lambda place, value: place.copy_(value), self.arguments, arguments)

@@ -356,7 +356,6 @@ def _train(config: Config, path: Path, epochs: int) -> None:
     trainer = Trainer(config, _device(config))
     resumed = (path / "checkpoint.safetensors").exists()
     state = _load_checkpoint(path, trainer) if resumed else start(trainer)
-    trainer.hasten(state, epochs - int(state["epoch"]))
     (path / "snapshots").mkdir(exist_ok=True)
     snapshots = {round(t * config.total_epochs / CLOCK) for t in SNAPSHOTS}
     first, seconds = int(state["epoch"]), {"training": 0.0, "evaluation": 0.0}
@@ -390,6 +389,8 @@ def _train(config: Config, path: Path, epochs: int) -> None:
             torch.cuda.synchronize(trainer.device)
         seconds[what] += time.perf_counter() - started
 
+    with timed("training"):
+        trainer.hasten(state, epochs - first)
     with _progress(f"{config.preset}, seed {config.seed}", first, epochs) as bar:
         while True:
             epoch = int(state["epoch"])
