@@ -11,7 +11,7 @@ from tvae_lib import replay
 from tvae_lib.config import Config, ParameterError
 from tvae_lib.training import Controls, State, Step, Trainer, initial_state
 
-CPU_REPLICAS = 2  # in an ensemble on a CPU; 4, 8 and 16 took longer a replica
+CPU_REPLICAS = 2  # in an ensemble on a CPU; 3 took longer a replica, 4 no less
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
 SHARED = ("total_epochs", "batch_size", "holdout", "latent", "weight_decay")
 
