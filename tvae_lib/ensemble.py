@@ -61,11 +61,10 @@ class Ensemble(Trainer):
         """The state of each replica, as a run of its own has it."""
         return [{name: tensor[i] for name, tensor in state.items()} for i in range(len(self.members))]
 
-    def data_of(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """All batches of an epoch as in `Trainer.data_of`, with the axis of the replicas after that of the steps."""
-        parts = zip(*(member.data_of(epoch) for member in self.members), strict=True)
-        trits, indicators, noise = (torch.stack(part, 1) for part in parts)
-        return trits, indicators, noise
+    def drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """What each run draws in an epoch as in `Trainer.drawn`, with the axis R after that of the steps."""
+        chosen, noise = zip(*(member.drawn(epoch) for member in self.members), strict=True)
+        return torch.stack(chosen, 1), torch.stack(noise, 1)
 
     def prescribed(self, epoch: int) -> Controls:
         """What each configuration prescribes in an epoch, (R,) for each control."""

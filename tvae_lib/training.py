@@ -363,10 +363,10 @@ class Trainer:
         with torch.device("meta"):
             self.statenet = statenet.StateNet()
 
-    def data_of(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """All batches of an epoch: trits (S, N, 9), indicators with the batch last (S, 9, 3, N), noise (S, 2, N, d).
+    def drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """What is random in an epoch: the operations of its S batches of N, (S, N), and the noise (S, 2, N, d).
 
-        The permutation of the training set, wrapped to S whole batches of N.
+        The operations are a permutation of the training set, wrapped to whole batches.
         """
         size, count = self.config.batch_size, len(self.data.training)
         steps = -(-count // size)
@@ -374,8 +374,12 @@ class Trainer:
         order = order[torch.arange(steps * size, device=self.device) % count].view(steps, size)
         shape = (steps, 2, size, self.config.latent)
         noise = torch.randn(shape, generator=self._stream(epoch, "noise"), device=self.device)
-        chosen = self.data.training[order]
-        return self.data.trits[chosen], self.data.indicators[chosen].movedim(1, -1).contiguous(), noise
+        return self.data.training[order], noise
+
+    def data_of(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All batches of an epoch: trits (S, N, 9), indicators with the batch last (S, 9, 3, N), noise (S, 2, N, d)."""
+        chosen, noise = self.drawn(epoch)
+        return self.data.trits[chosen], self.data.indicators[chosen].movedim(-3, -1).contiguous(), noise
 
     def batches(self, epoch: int):
         """Every batch of an epoch and its noise, as the step takes them."""
