@@ -9,7 +9,7 @@ KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metad
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
 
-.PHONY: help setup run book test lint refresh reference bench gpu clean
+.PHONY: help setup run book test mutants lint refresh reference experiments bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -55,6 +55,12 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	cp -r runs/document-seed0/. $(REFERENCE)
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
+
+experiments: $(READY) ## train what chapters 2 and 3 show, as far as results/experiments lacks it: nothing, or up to two hours
+	$(BIN)/python -m tvae_lib.experiments
+
+mutants: $(READY) ## make each mistake of tests/mutations.yml in a copy, and see that it is noticed
+	$(BIN)/python tests/mutate.py
 
 bench: $(READY) ## speed against a plain loop, Pyro and the matrix products alone, in about three minutes
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py

@@ -5,13 +5,11 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 from torch import nn
-from torch.func import functional_call
 
 from tvae_lib import replay
-from tvae_lib.losses import cross_entropy
 from tvae_lib.operations import all_operations, one_hot
-from tvae_lib.training import adamw_update, flatten, unflatten
-from tvae_lib.vae import LATENT, VAE, DecoderB, kl_to_prior
+from tvae_lib.single import SingleStep
+from tvae_lib.vae import LATENT, VAE, DecoderB
 
 LR, WEIGHT_DECAY = 1e-3, 1e-4
 
@@ -52,32 +50,21 @@ class WithPyro(nn.Module):
 
 
 class WithLibrary:
-    """The same by the library's pieces: flat parameters, its AdamW, the step from a tape."""
+    """The same by the library's step for a lone VAE, from a tape."""
 
     def __init__(self):
-        self.vae = VAE(DecoderB())
-        theta = flatten(self.vae)
-        self.state = [theta, torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros((), dtype=torch.float64)]
+        self.step = SingleStep(VAE(DecoderB()), WEIGHT_DECAY)
+        self.state = self.step.initial()
+        self.controls = torch.tensor([1.0, 1.0, LR]).unbind()  # beta, tau, lr
         self.take = None
-
-    def loss(self, theta, trits, indicators, noise):
-        posterior, logits = functional_call(self.vae, unflatten(theta, self.vae), (trits, noise))
-        return cross_entropy(logits, indicators) + kl_to_prior(posterior).mean()
-
-    def step(self, state, trits, indicators, noise):
-        theta, moment_1, moment_2, count = state
-        varied = theta.detach().requires_grad_()
-        loss = self.loss(varied, trits, indicators, noise)
-        (gradient,) = torch.autograd.grad(loss, varied)
-        update, *moments = adamw_update(theta, gradient, moment_1, moment_2, count + 1, WEIGHT_DECAY)
-        return [theta - LR * update, *moments, count + 1], loss.detach()
 
     def epoch(self, size: int) -> float:
         trits, indicators = batches(size)
         indicators = indicators.movedim(1, -1).contiguous().movedim(-1, 1)  # in memory, batch last
         noise, total = torch.randn(len(trits), size, LATENT), 0.0
-        for batch in zip(trits, indicators, noise, strict=True):
-            self.take = self.take or replay.record(self.step, (self.state, *batch))
-            self.state, loss = self.take(self.state, *batch)
+        for x, y, epsilon in zip(trits, indicators, noise, strict=True):
+            arguments = (self.state, (x, y), epsilon, *self.controls)
+            self.take = self.take or replay.record(self.step, arguments)
+            self.state, loss = self.take(*arguments)
             total = total + loss
         return total.item() / len(trits)

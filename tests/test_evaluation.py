@@ -8,7 +8,7 @@ from tvae_lib import evaluation
 from tvae_lib.dual import DualVAE
 from tvae_lib.operations import ENTROPY, SIZE, all_operations, index_of, one_hot
 from tvae_lib.streams import stream
-from tvae_lib.vae import DecoderA, log_likelihood
+from tvae_lib.vae import DecoderA, Posterior, kl_to_prior, log_likelihood
 
 
 class Constant(nn.Module):
@@ -151,3 +151,61 @@ def test_reconstruction_tells_own_codes_from_injected_ones():
     assert exact["alone_A"] == exact["coupled_A"] == 1
     assert exact["alone_B"] < 0.01
     assert evaluation.reconstruction(model, trits[:0], 0.5)["alone_A"] is None
+
+
+def gaussians(rng, n=40, d=3):
+    return Posterior(
+        torch.randn(n, d, generator=rng, dtype=torch.float64), torch.randn(n, d, generator=rng, dtype=torch.float64) - 1
+    )
+
+
+def test_aggregate_is_the_mean_of_all_densities(rng):
+    posterior = gaussians(rng)
+    z = torch.randn(300, 3, generator=rng, dtype=torch.float64)
+    normal = torch.distributions.Normal(posterior.mean, torch.exp(posterior.log_variance / 2))
+    direct = normal.log_prob(z.unsqueeze(1)).sum(2).exp().mean(1).log()
+    torch.testing.assert_close(evaluation.log_aggregate(z, posterior), direct)
+
+
+def test_information_has_its_two_limits_and_the_gaussian_value(rng):
+    empty = Posterior(torch.zeros(50, 2), torch.zeros(50, 2))
+    assert evaluation.information(empty, 200, rng)[0] == pytest.approx(0, abs=1e-6)
+    apart = Posterior(100.0 * torch.arange(50.0).unsqueeze(1), torch.zeros(50, 1))
+    assert evaluation.information(apart, 200, rng)[0] == pytest.approx(math.log(50), abs=1e-5)
+    quantiles = torch.distributions.Normal(0.0, 2.0).icdf((torch.arange(2000) + 0.5) / 2000).unsqueeze(1)
+    linear = Posterior(quantiles, torch.zeros(2000, 1))  # x of variance 4 and unit noise: log(5) / 2 nats
+    value, error = evaluation.information(linear, 4000, rng)
+    assert abs(value - math.log(5) / 2) < 4 * error + 0.01
+    assert error < 0.03
+
+
+def test_information_is_at_most_the_rate(rng):
+    posterior = gaussians(rng, 300)
+    value, error = evaluation.information(posterior, 2000, rng)
+    assert value < kl_to_prior(posterior).mean() + 4 * error
+
+
+def test_expected_log_likelihood_agrees_with_quadrature(rng):
+    slope, offset = 2.0, 0.4
+    decoder = Linear(slope, offset)
+    trits = all_operations().float()
+    posterior = Posterior(0.5 * trits, torch.full((SIZE, 9), -1.0))
+    mean, error = evaluation.expected_log_likelihood(decoder, posterior, 16, rng)
+    nodes = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    weights = torch.exp(-nodes.square() / 2) / math.sqrt(2 * math.pi) * (nodes[1] - nodes[0])
+    of_value = []
+    for value in (-1, 0, 1):
+        z = 0.5 * value + math.exp(-0.5) * nodes
+        log_p = torch.log_softmax(decoder(z.unsqueeze(1).expand(-1, 9))[:, 0], -1)[:, value + 1]
+        of_value.append((log_p * weights).sum())
+    direct = torch.stack(of_value)[all_operations().long() + 1].sum(1)
+    assert ((mean - direct) / error).abs().max() < 12  # 16 samples: heavy tails
+    total = error.square().sum().sqrt() / SIZE
+    assert abs(mean.mean() - direct.mean()) < 5 * total
+
+
+def test_cka_is_one_for_a_rotation_and_small_for_noise(rng):
+    x = torch.randn(2000, 5, generator=rng)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=rng))[0]
+    assert evaluation.cka(x, 3 * x @ rotation + 1) == pytest.approx(1, abs=1e-6)
+    assert evaluation.cka(x, torch.randn(2000, 4, generator=rng)) < 0.02

@@ -125,3 +125,30 @@ def test_entropies_stay_finite_when_every_code_is_out_of_range():
     z = torch.full((8, 2), 50.0)
     assert torch.isfinite(histogram_entropy(z))
     assert torch.isfinite(soft_entropy(z))
+
+
+@given(st.floats(0.1, 3), st.floats(0, 0.99))
+def test_codes_of_a_pathway_have_the_stated_gaussian(tau, rho):
+    rng = torch.Generator().manual_seed(1)
+    own, other = (Posterior(*torch.randn(2, 1, 3, generator=rng, dtype=torch.float64)) for _ in range(2))
+    used = dual.injected(own, other, rho, tau, 0.7)
+    scale = ((1 - rho) * tau * torch.exp(own.log_variance / 2), rho * 0.7 * torch.exp(other.log_variance / 2))
+    torch.testing.assert_close(used.log_variance.exp(), scale[0] ** 2 + scale[1] ** 2)
+    torch.testing.assert_close(used.mean, (1 - rho) * own.mean + rho * other.mean)
+    alone = vae.tempered(own, -tau)
+    torch.testing.assert_close(alone.log_variance, dual.injected(own, other, 0.0, tau, 0.7).log_variance)
+
+
+def test_a_temperature_of_zero_has_no_density():
+    with pytest.raises(ValueError, match="temperature is 0"):
+        vae.tempered(Posterior(torch.zeros(1, 2), torch.zeros(1, 2)), 0.0)
+
+
+def test_pathways_take_their_own_noise_and_temperature(rng):
+    pair, x = DualVAE(), all_operations()[:5].float()
+    noise = torch.randn(2, 5, 16, generator=rng)
+    with torch.no_grad():
+        output = pair(x, noise, 0.0, 0.9, 0.3)
+        for pathway, z, own, tau in (("A", output.z_A, noise[0], 0.9), ("B", output.z_B, noise[1], 0.3)):
+            mean, log_variance = getattr(pair, pathway).encoder(x)
+            torch.testing.assert_close(z, mean + tau * torch.exp(log_variance / 2) * own)

@@ -33,6 +33,16 @@ def cross_inject(own: Tensor, other: Tensor, rho: Tensor | float) -> Tensor:
     return (1 - rho) * own + rho * other.detach()
 
 
+def injected(own: Posterior, other: Posterior, rho: float, tau_own: float, tau_other: float) -> Posterior:
+    """The Gaussian of the injected code given x, whose `kl_to_prior` is the honest rate of a coupled pathway: (N, d).
+
+    N((1-rho) mu + rho mu', (1-rho)^2 tau^2 sigma^2 + rho^2 tau'^2 sigma'^2), the partner's parts with a prime.
+    Equation: eq-honest. Source: ours.
+    """
+    variance = ((1 - rho) * tau_own) ** 2 * own.log_variance.exp() + (rho * tau_other) ** 2 * other.log_variance.exp()
+    return Posterior((1 - rho) * own.mean + rho * other.mean, variance.log())
+
+
 class DualVAE(nn.Module):
     """VAE-A (plain decoder) and VAE-B (residual decoder), coupled by cross-injection.
 

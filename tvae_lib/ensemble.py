@@ -82,25 +82,36 @@ class Ensemble(Trainer):
 def train(configs: list[Config], device: torch.device | str, epochs: int) -> list[State]:
     """Train every configuration for some epochs; the states, in the order of the configurations.
 
-    On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
     Raises ParameterError where the configurations differ in more than seed and controls, or epochs is out of range.
     """
+    return [state for _, state in progress(configs, device, (epochs,))]
+
+
+def progress(configs: list[Config], device: torch.device | str, stops: tuple[int, ...]):
+    """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
+
+    On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
+    Raises ParameterError where the configurations differ in more than seed and controls, or a stop is out of range.
+    """
     check(configs)
-    if not 1 <= epochs <= configs[0].total_epochs:
-        raise ParameterError(f"epochs is {epochs}; it must be a whole number from 1 to {configs[0].total_epochs}.")
+    if not 1 <= min(stops) <= max(stops) <= configs[0].total_epochs:
+        raise ParameterError(
+            f"epochs is {', '.join(map(str, stops))}; it must be a whole number from 1 to {configs[0].total_epochs}."
+        )
     device = torch.device(device)
     size = CPU_REPLICAS if device.type == "cpu" else len(configs)
-    groups = [configs[i : i + size] for i in range(0, len(configs), size)]
-    recorded, states = {}, []
+    places = list(range(len(configs)))
+    groups = [places[i : i + size] for i in range(0, len(configs), size)]
+    recorded = {}
     for group in groups:
-        ensemble = Ensemble(group, device)
-        state = ensemble.stack([initial_state(config, device) for config in group])
+        ensemble = Ensemble([configs[i] for i in group], device)
+        state = ensemble.stack([initial_state(configs[i], device) for i in group])
         kind = (len(group), ensemble.step.used, ensemble.step.resting)
         if kind not in recorded:
-            ensemble.hasten(state, epochs * len(groups))
+            ensemble.hasten(state, max(stops) * len(groups))
             recorded[kind] = ensemble.take
         ensemble.take = recorded[kind]
-        for _ in range(epochs):
+        for epoch in range(max(stops)):
             state = ensemble.epoch(state)
-        states += ensemble.unstack(state)
-    return states
+            if epoch + 1 in stops:
+                yield from zip(group, ensemble.unstack(state), strict=True)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tvae_lib.dual import DualVAE, cross_inject
-from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of, uniform_coverage
+from tvae_lib.operations import ENTROPY, SIZE, TRITS, all_operations, index_of, one_hot, uniform_coverage
+from tvae_lib.vae import Posterior, log_likelihood, reparameterise
 
 HEAD = 5  # trits in the first factor of `joint_factors`
 NEGLIGIBLE = 1e-17
@@ -166,6 +167,65 @@ def judge(decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...]
         "min_log_p": log_p.min().item() if finite else None,
         "samples": samples,
     }, log_p
+
+
+@torch.no_grad()
+def expected_log_likelihood(decoder: nn.Module, posterior: Posterior, samples: int, generator) -> tuple[Tensor, Tensor]:
+    """E_q log p(x|z) of every operation, from `samples` codes of each posterior, with standard errors: (M,), (M,).
+
+    `posterior` (M, d) is that of the codes the decoder reads. Minus the mean of the first is the distortion D, and
+    its standard error the root of the summed squares of the second over M. In nats; `samples` at least 2.
+    Equation: eq-distortion. Source: ours.
+    """
+    device = generator.device
+    indicators = one_hot(all_operations().to(device))
+    total, squares = (torch.zeros(SIZE, dtype=torch.float64, device=device) for _ in range(2))
+    for _ in range(samples):
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
+        value = log_likelihood(decoder(reparameterise(posterior, noise)), indicators).double()
+        total += value
+        squares += value.square()
+    mean = total / samples
+    return mean, ((squares / samples - mean.square()).clamp(min=0) / (samples - 1)).sqrt()
+
+
+def log_aggregate(z: Tensor, posterior: Posterior) -> Tensor:
+    """log q(z) of the aggregate posterior, the mean of the Gaussians of all n operations: (N, d) -> (N,), float64.
+
+    Squares expanded, the N x n exponents are one matrix product. Equation: eq-aggregate. Source: ours.
+    """
+    mean, log_variance = (part.double() for part in posterior)
+    precision = torch.exp(-log_variance)
+    features = torch.cat([-0.5 * precision, mean * precision], 1)
+    constant = -0.5 * (mean.square() * precision + log_variance + math.log(2 * math.pi)).sum(1) - math.log(len(mean))
+    z = z.double()
+    parts = [torch.logsumexp(torch.addmm(constant, p, features.T), 1) for p in torch.cat([z.square(), z], 1).split(256)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def information(posterior: Posterior, samples: int, generator) -> tuple[float, float]:
+    """I(x; z) of uniform operations and codes from their posteriors (n, d), and its standard error, in nats.
+
+    Exact in the n components of q(z), Monte Carlo in (x, z): the mean of log q(z|x) - log q(z). At most log n.
+    Equation: eq-information. Source: ours.
+    """
+    device = posterior.mean.device
+    chosen = torch.randint(len(posterior.mean), (samples,), generator=generator, device=device)
+    own = Posterior(*(part[chosen] for part in posterior))
+    noise = torch.randn(own.mean.shape, generator=generator, device=device)
+    log_own = -0.5 * (noise.double().square() + own.log_variance.double() + math.log(2 * math.pi)).sum(1)
+    gain = log_own - log_aggregate(reparameterise(own, noise), posterior)
+    return gain.mean().item(), gain.std().item() / math.sqrt(samples)
+
+
+def cka(first: Tensor, second: Tensor) -> float:
+    """Linear centred kernel alignment of two codes of the same operations, (n, d) and (n, d'): 0 ... 1.
+
+    1 where one is a rotation of the other times a factor. Equation: eq-cka. Source: Kornblith et al. (2019).
+    """
+    a, b = (part.double() - part.double().mean(0) for part in (first, second))
+    return ((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm())).item()
 
 
 def uniform_bound(counts: tuple[int, ...]) -> dict[str, float]:

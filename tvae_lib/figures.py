@@ -5,6 +5,7 @@ told apart by people with any of the common colour-vision deficiencies.
 """
 
 import itertools
+import math
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,12 +13,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
+from tvae_lib.dual import DualVAE
 from tvae_lib.operations import ENTROPY
 from tvae_lib.schedules import CLOCK, PHASE_STARTS, RATIO_BAND
 from tvae_lib.statenet import CORRECTIONS
+from tvae_lib.vae import ResidualBlock
 
+MARKERS = {"A": "o", "B": "s"}
 COLOURS = {"A": "#0072b2", "B": "#d55e00", "uniform": "#222222", "untrained": "#7a7a7a", "other": "#009e73"}
 DASHES = {"uniform": (0, (5, 2)), "untrained": (0, (1, 1.5))}
 TRIT_COLOURS = {-1: "#762a83", 0: "#f2f0ea", 1: "#1b7837"}  # values, told apart by lightness and by their sign too
@@ -218,4 +222,235 @@ def coverage_bound(draws: list[int], expected: list[float], full: list[float], m
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left")
+    return fig
+
+
+def elbo_gaps(gaps: dict[str, Tensor], errors: dict[str, Tensor]) -> Figure:
+    """How far the ELBO of each operation is below log p, sorted, with a band of two standard errors."""
+    fig, axes = plt.subplots(1, len(gaps), figsize=(7.8, 3.0), sharey=True, squeeze=False)
+    for ax, (pathway, gap) in zip(axes.flat, gaps.items(), strict=True):
+        order = gap.argsort()
+        low, high = gap - 2 * errors[pathway], gap + 2 * errors[pathway]
+        place = range(len(gap))
+        ax.fill_between(place, low[order], high[order], color=COLOURS[pathway], alpha=0.25, lw=0)
+        ax.plot(place, gap[order], color=COLOURS[pathway], label=pathway)
+        ax.axhline(0, color=COLOURS["uniform"], lw=1)
+        ax.set(title=f"Pathway {pathway}", xlabel="operations, sorted")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        ax.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+    axes[0, 0].set_ylabel("log p̂(x) − ELBO(x), nats")
+    return fig
+
+
+def estimator_errors(samples: list[int], errors: dict[str, list[float]]) -> Figure:
+    """Root mean square error of gradient estimators against the number of samples."""
+    fig, ax = plt.subplots(figsize=(7.4, 3.4))
+    styles = zip((COLOURS["A"], COLOURS["B"], COLOURS["other"]), ("o", "s", "^"), strict=True)
+    for (name, values), (colour, marker) in zip(errors.items(), styles, strict=True):
+        ax.plot(samples, values, color=colour, marker=marker, label=name)
+    ax.set(xscale="log", yscale="log", xlabel="samples", ylabel="error, relative to the gradient")
+    ax.axhline(1, color=COLOURS["uniform"], lw=1, ls=DASHES["uniform"])
+    _legend(ax, 3)
+    return fig
+
+
+def honest_rates(history: pd.DataFrame, honest: pd.DataFrame, total_epochs: int) -> Figure:
+    """D + R as charged, epoch by epoch, and as used at the snapshots, with the floor H."""
+    fig, ax = plt.subplots(figsize=(7.6, 3.6))
+    shade_phases(ax, total_epochs)
+    for pathway in ("A", "B"):
+        charged = history[f"ce_{pathway}"] + history[f"kl_{pathway}"]
+        ax.plot(history["epoch"], charged, color=COLOURS[pathway], lw=1.2, label=f"{pathway}, charged")
+        used = honest[honest["pathway"] == pathway]
+        style = {"marker": MARKERS[pathway], "ls": "none", "ms": 7, "mec": "#ffffff"}
+        ax.plot(used["epoch"], used["D + R"], color=COLOURS[pathway], label=f"{pathway}, honest", **style)
+    ax.axhline(ENTROPY, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2, label="H = 9 ln 3")
+    ax.set(xlabel="epoch", ylabel="D + R, nats")
+    ax.margins(y=0.12)
+    ax.legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.0, handletextpad=0.4)
+    return fig
+
+
+def product_codes(codes: dict[float, tuple[Tensor, Tensor]], law: pd.DataFrame) -> Figure:
+    """The best code of one trit at a few beta, and its rate as beta goes to 1 beside the power law."""
+    fig, axes = plt.subplots(1, len(codes) + 1, figsize=(8.2, 2.9), width_ratios=[1] * len(codes) + [1.35])
+    for ax, (beta, (z, density)) in zip(axes, codes.items(), strict=False):
+        for (value, colour), curve in zip(TRIT_COLOURS.items(), density, strict=True):
+            colour = "#8a8371" if value == 0 else colour  # the pale one is no line colour
+            ax.plot(z, curve / 3, color=colour, label={-1: "−1", 0: "0", 1: "+1"}[value])
+        ax.plot(z, density.mean(0), color="#222222", lw=1)
+        ax.plot(z, (-0.5 * z**2).exp() / (2 * math.pi) ** 0.5, color="#222222", ls=DASHES["uniform"], lw=1)
+        ax.set(title=f"β = {beta}", xlabel="z", ylim=(0, None), yticks=[])
+    axes[0].legend(loc="upper left", fontsize=8, handlelength=1)
+    ax = axes[-1]
+    ax.plot(law["1 - beta"], law["rate"], "o-", color=COLOURS["other"], ms=4, label="by quadrature")
+    ax.plot(law["1 - beta"], law["law"], color=COLOURS["uniform"], ls=DASHES["uniform"], label="power law, 1/5")
+    ax.set(xscale="log", yscale="log", xlabel="1 − β", title="Rate, nats")
+    ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    ax.legend(loc="lower right", fontsize=8)
+    return fig
+
+
+def linear_decoders(z: Tensor, probabilities: dict[float, Tensor]) -> Figure:
+    """p(trit | z) of the decoder by hand at a few slopes; dotted lines where its argmax changes."""
+    fig, axes = plt.subplots(1, len(probabilities), figsize=(7.8, 2.6), sharey=True)
+    for ax, (slope, p) in zip(axes, probabilities.items(), strict=True):
+        for (value, colour), curve in zip(TRIT_COLOURS.items(), p.T, strict=True):
+            colour = "#8a8371" if value == 0 else colour
+            ax.plot(z, curve, color=colour, label={-1: "−1", 0: "0", 1: "+1"}[value])
+        ax.set(title=f"k = {slope:g}", xlabel="z")
+    axes[0].set_ylabel("p(trit | z)")
+    axes[-1].legend(loc="center right", fontsize=8, handlelength=1)
+    return fig
+
+
+def frontier(curves: dict[str, tuple[list[float], list[float]]], models: pd.DataFrame) -> Figure:
+    """D + R - H against the rate: curves by quadrature, and trained models, beta constant (open) or rising (filled)."""
+    fig, ax = plt.subplots(figsize=(7.8, 4.6))
+    styles = ((COLOURS["uniform"], "-"), (COLOURS["other"], (0, (4, 1.5, 1, 1.5))))
+    for (name, (rate, gap)), (colour, dashes) in zip(curves.items(), styles, strict=True):
+        ax.plot(rate, gap, color=colour, ls=dashes, label=name)
+    for (pathway, rising), group in models.groupby(["pathway", "rising"]):
+        face = COLOURS[pathway] if rising else "none"
+        name = f"{pathway}, β {'rising' if rising else 'constant'}"
+        ax.errorbar(
+            group["rate"], group["gap"], yerr=2 * group["gap_error"], fmt=MARKERS[pathway], ms=6.5, mfc=face,
+            mec=COLOURS[pathway], ecolor=COLOURS[pathway], elinewidth=1, label=name, alpha=0.9,
+        )  # fmt: skip
+    ax.set_yscale("symlog", linthresh=0.01, linscale=0.6)
+    ax.set(xlabel="rate R, nats", ylabel="D + R − H, nats", ylim=(-0.003, None), xlim=(-0.3, None))
+    ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    ax.legend(loc="upper left")
+    return fig
+
+
+def transition(models: pd.DataFrame, optimum: pd.DataFrame) -> Figure:
+    """Final rate against the final beta, constant and rising, beside that of the best product code."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.3), sharey=True)
+    for ax, rising in zip(axes, (False, True), strict=True):
+        ax.plot(optimum["beta"], optimum["rate"], color=COLOURS["uniform"], label="best product code")
+        for pathway, shift in (("A", -0.006), ("B", 0.006)):
+            chosen = models[(models["pathway"] == pathway) & (models["rising"] == rising)]
+            ax.plot(
+                chosen["beta_end"] + shift, chosen["rate"], MARKERS[pathway], ms=6, color=COLOURS[pathway],
+                mfc=COLOURS[pathway] if rising else "none", label=pathway,
+            )  # fmt: skip
+        ax.set(title=f"β {'rising from 0.3' if rising else 'constant'}", xlabel="β at the end")
+    axes[0].set_ylabel("rate R, nats")
+    axes[0].legend(loc="lower left")
+    return fig
+
+
+def architecture(model: DualVAE) -> Figure:
+    """Both pathways as their modules have them: a bar for each layer's width, arcs for residual connections."""
+    fig, axes = plt.subplots(2, 1, figsize=(7.8, 4.6))
+    for ax, (pathway, vae) in zip(axes, (("A", model.A), ("B", model.B)), strict=True):
+        place, previous = 0.0, None
+        linear = [m for m in vae.encoder.body if isinstance(m, nn.Linear)]
+        layers = [(linear[0].in_features, "x", False)] + [(m.out_features, "", False) for m in linear]
+        layers += [(vae.encoder.mean.out_features, "μ, σ", False), (vae.encoder.mean.out_features, "z", False)]
+        for m in vae.decoder.body:
+            if isinstance(m, ResidualBlock):
+                layers += [(m.first.out_features, "", False), (m.second.out_features, "", True)]
+            elif isinstance(m, nn.Linear):
+                layers.append((m.out_features, "", False))
+        layers[-1] = (layers[-1][0], "logits", False)
+        tops = []
+        for width, name, residual in layers:
+            height = math.sqrt(width)
+            colour = "#ffffff" if name else COLOURS[pathway]
+            ax.add_patch(
+                plt.Rectangle((place, -height / 2), 0.42, height, facecolor=colour, edgecolor=COLOURS[pathway], lw=1.4)
+            )
+            if previous is not None:
+                ax.plot([place - 0.58, place], [0, 0], color="#555555", lw=1, zorder=0)
+            ax.annotate(str(width), (place + 0.21, -height / 2 - 0.8), ha="center", va="top", fontsize=8.5)
+            ax.annotate(name, (place + 0.21, height / 2 + 0.6), ha="center", va="bottom", fontsize=9)
+            tops.append((place + 0.21, height / 2))
+            if residual:
+                (x0, y0), (x1, _) = tops[-3], tops[-1]
+                style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=-0.5", "color": "#555555", "lw": 1.1}
+                ax.annotate("", (x1, y0), (x0, y0), arrowprops=style)
+            place, previous = place + 1.0, width
+        count = sum(p.numel() for p in vae.parameters())
+        encoder = sum(p.numel() for p in vae.encoder.parameters())
+        ax.set_title(f"Pathway {pathway}: {count:,} parameters, {encoder:,} of them in the encoder")
+        ax.set(xlim=(-0.3, 11.7), ylim=(-11.5, 12.5))
+        ax.set_axis_off()
+    return fig
+
+
+def trade_off(models: pd.DataFrame) -> Figure:
+    """What a constant beta costs: distortion, misfit of prior and codes, and what the decoder generates."""
+    fig, axes = plt.subplots(1, 3, figsize=(8.4, 3.0))
+    titles = {"distortion": "Distortion D", "misfit": "Misfit R − I(x; z)", "kl_uniform": "KL(U‖p)"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for pathway in ("A", "B"):
+            chosen = models[models["pathway"] == pathway]
+            mean = chosen.groupby("beta_end")[column].mean()
+            ax.plot(mean.index, mean, color=COLOURS[pathway], lw=1.2)
+            ax.plot(chosen["beta_end"], chosen[column], MARKERS[pathway], ms=5, color=COLOURS[pathway], mfc="none")
+        ax.plot([], [], marker="o", color=COLOURS["A"], mfc="none", label="A")
+        ax.plot([], [], marker="s", color=COLOURS["B"], mfc="none", label="B")
+        ax.set(title=title, xlabel="β, constant")
+    axes[0].set_ylabel("nats")
+    axes[0].legend(loc="lower right")
+    return fig
+
+
+def entropy_path(scale: list[float], values: dict[str, list[float]], slopes: dict[str, list[float]]) -> Figure:
+    """Entropy of codes that are spread by a factor, and its derivative, by histogram and by soft histogram."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.1))
+    styles = {"histogram": (COLOURS["B"], "-"), "soft": (COLOURS["A"], "-"), "Gaussian": (COLOURS["uniform"], ":")}
+    for ax, curves in zip(axes, (values, slopes), strict=True):
+        for name, curve in curves.items():
+            colour, dashes = styles[name]
+            ax.plot(scale, curve, color=colour, ls=dashes, label=name)
+        ax.set_xlabel("factor on the codes")
+    axes[0].set(title="Entropy of a coordinate", ylabel="nats")
+    axes[1].set(title="Its derivative by autograd", ylabel="nats")
+    axes[0].legend(loc="lower right")
+    return fig
+
+
+def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2) -> Figure:
+    """Columns `<name>_A` and `<name>_B` against the epoch: mean over the seeds, and each seed as a thin line."""
+    rows = -(-len(titles) // columns)
+    fig, axes = _panels(rows, columns, int(table["epoch"].max()), True, height=2.7)
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        for pathway in ("A", "B"):
+            column = f"{name}_{pathway}"
+            for _, run in table.groupby("seed"):
+                ax.plot(run["epoch"], run[column], color=COLOURS[pathway], lw=0.6, alpha=0.5)
+            mean = table.groupby("epoch")[column].mean()
+            ax.plot(mean.index, mean, color=COLOURS[pathway], lw=2, label=pathway)
+        ax.set_title(title)
+    _legend(axes[0], 2)
+    return fig
+
+
+def with_and_without(table: pd.DataFrame, titles: dict[str, str], switch: str) -> Figure:
+    """Each quantity by epoch with a mechanism (solid) and without it (dotted): mean and seeds."""
+    fig, axes = _panels(1, len(titles), int(table["epoch"].max()), True, height=2.9)
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        for on, colour, dashes in ((True, COLOURS["other"], "-"), (False, COLOURS["untrained"], DASHES["untrained"])):
+            chosen = table[table[switch] == on]
+            for _, run in chosen.groupby("seed"):
+                ax.plot(run["epoch"], run[name], color=colour, lw=0.6, alpha=0.5)
+            mean = chosen.groupby("epoch")[name].mean()
+            ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, label=f"{'with' if on else 'without'} {switch}")
+        ax.set_title(title)
+    _legend(axes[0], 1)
+    return fig
+
+
+def strip(groups: dict[str, list[float]], colours: dict[str, str], label: str, line: float | None = None) -> Figure:
+    """One row of points for each group, a point for a seed, on a logarithmic axis."""
+    fig, ax = plt.subplots(figsize=(7.8, 0.42 * len(groups) + 1.1))
+    for row, (name, values) in enumerate(groups.items()):
+        ax.plot(values, [row] * len(values), "o", ms=7, mfc="none", mew=1.6, color=colours[name])
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.set(xscale="log", xlabel=label, ylim=(len(groups) - 0.5, -0.5))
+    if line is not None:
+        ax.axvline(line, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2)
     return fig

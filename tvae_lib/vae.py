@@ -1,5 +1,6 @@
 """Chapter 2: the variational autoencoder - encoder, the two decoders, reparameterisation, ELBO."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -65,11 +66,10 @@ class ResidualBlock(nn.Module):
 class DecoderB(nn.Module):
     """p_theta(x|z) of pathway B: (N, d) -> logits (N, 9, 3). Layer d-128, two residual blocks, 27 out."""
 
-    def __init__(self, latent: int = LATENT):
+    def __init__(self, latent: int = LATENT, width: int = 128):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Linear(latent, 128), nn.ReLU(), ResidualBlock(128), ResidualBlock(128), nn.Linear(128, TRITS * VALUES)
-        )
+        blocks = ResidualBlock(width), ResidualBlock(width)
+        self.body = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), *blocks, nn.Linear(width, TRITS * VALUES))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z).unflatten(-1, (TRITS, VALUES))
@@ -96,6 +96,17 @@ def reparameterise(posterior: Posterior, noise: Tensor, temperature: Tensor | fl
     Equation: eq-temperature. Source: Foundations, "Temperature-Scaled Sampling".
     """
     return posterior.mean + temperature * torch.exp(0.5 * posterior.log_variance) * noise
+
+
+def tempered(posterior: Posterior, temperature: Tensor | float) -> Posterior:
+    """The Gaussian that `reparameterise` draws from at this temperature, N(mu, tau^2 sigma^2).
+
+    Its `kl_to_prior` is the honest rate, that of the codes which the decoder reads. ValueError where tau is 0.
+    Equation: eq-tempered. Source: ours.
+    """
+    if temperature == 0:
+        raise ValueError("temperature is 0; it must not be 0, where codes have no density and an infinite rate.")
+    return posterior._replace(log_variance=posterior.log_variance + 2 * math.log(abs(temperature)))
 
 
 def log_likelihood(logits: Tensor, indicators: Tensor) -> Tensor:

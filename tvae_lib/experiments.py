@@ -1,0 +1,231 @@
+"""The trainings behind chapters 2 and 3, each a table in results/experiments; `make experiments` makes what is missing.
+
+A row is written as soon as it is measured, so a stopped command goes on where it was; on whole tables it does nothing.
+"""
+
+import json
+import platform
+import sys
+import time
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tvae_lib import ensemble, evaluation, runs, single
+from tvae_lib.config import ROOT, Config, ParameterError, make_config
+from tvae_lib.dual import DualVAE
+from tvae_lib.operations import SIZE, all_operations, expected_coverage
+from tvae_lib.streams import stream
+from tvae_lib.training import HISTORY, load, untrained
+from tvae_lib.vae import VAE, DecoderB, ResidualBlock, kl_to_prior, tempered
+
+FOLDER = ROOT / "results" / "experiments"
+SEEDS = range(3)
+PAIR_SEEDS = range(5)
+CONSTANT = (0.1, 0.3, 0.5, 0.8, 0.9, 1.0)  # beta, all through
+RISING = (0.8, 0.95, 0.98)  # beta at the end, from 0.3
+MODEL = {"beta_start": 0.3, "beta_end": 0.98, "tau": 1.0, "seed": 0}  # the one whose weights are kept
+STOPS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 150, 200, 250, 300, 350, 400)  # epochs at which the pairs are judged
+WIDE = 168  # width of decoder B with which one VAE has as many parameters as the pair, to 1 %
+SAMPLES = 2**20
+
+
+class Unskipped(ResidualBlock):
+    """A residual block without its skip connection; as many parameters."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.relu(self.second(torch.relu(self.first(h))))
+
+
+class UnskippedDecoder(DecoderB):
+    """Decoder B with its residual connections taken out."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*(Unskipped(128) if isinstance(m, ResidualBlock) else m for m in self.body))
+
+
+def measure(vae: VAE, tau: float, generator: torch.Generator) -> dict[str, float]:
+    """What chapters 2 and 3 report of a trained VAE alone, in nats; `tau` is the temperature it was trained at.
+
+    Distortion and information are of codes sampled at tau; `charged` is the rate of the loss, `rate` the honest one.
+    """
+    trits = all_operations().float().to(generator.device)
+    with torch.no_grad():
+        posterior = vae.encoder(trits)
+        exact = (vae.decoder(posterior.mean).argmax(-1) - 1 == trits).all(-1).double().mean().item()
+    used = tempered(posterior, tau)
+    log_likelihood, errors = evaluation.expected_log_likelihood(vae.decoder, used, 64, generator)
+    information, information_error = evaluation.information(used, 8192, generator)
+    marginal, _ = evaluation.generate(vae.decoder, posterior.mean.shape[1], SAMPLES, 1, generator)
+    return {
+        "distortion": -log_likelihood.mean().item(),
+        "distortion_error": errors.square().sum().sqrt().item() / SIZE,
+        "charged": kl_to_prior(posterior).double().mean().item(),
+        "rate": kl_to_prior(used).double().mean().item(),
+        "information": information,
+        "information_error": information_error,
+        "kl_uniform": marginal.kl_uniform(),
+        "kl_uniform_error": marginal.kl_error,
+        "min_log_p": marginal.log_p().min().item(),
+        "coverage_50000": expected_coverage(marginal.p, 50_000),
+        "exact": exact,
+        "active": int((posterior.mean.var(0) > 0.01).sum()),
+    }
+
+
+class Table:
+    """A CSV file that grows by whole rows: the columns of `keys` say which rows are there."""
+
+    def __init__(self, name: str, keys: tuple[str, ...]):
+        self.path, self.keys = FOLDER / f"{name}.csv", keys
+        self.rows = pd.read_csv(self.path).to_dict("records") if self.path.exists() else []
+
+    def has(self, **key) -> bool:
+        return any(all(row[name] == value for name, value in key.items()) for row in self.rows)
+
+    def add(self, rows: list[dict]) -> None:
+        self.rows += rows
+        table = pd.DataFrame(self.rows).sort_values(list(self.keys), kind="stable")
+        runs.write_table(self.path, table)
+
+
+def uncoupled(beta_start: float, beta_end: float, tau: float, seed: int, **more) -> Config:
+    """Two VAEs side by side, on D + beta R and nothing else: the preset `corrected` with these."""
+    return make_config(
+        preset="corrected", beta_start=beta_start, beta_end=beta_end, tau=tau, seed=seed, device="cpu", **more
+    )
+
+
+def rate() -> None:
+    """One VAE of either kind under constant and rising beta, and under three temperatures: rate.csv."""
+    keys = ("beta_start", "beta_end", "tau", "seed")
+    table = Table("rate", (*keys, "pathway"))
+    settings = [(b, b, 1.0) for b in CONSTANT] + [(0.3, b, 1.0) for b in RISING] + [(0.3, 0.98, t) for t in (0.5, 1.5)]
+    wanted = [dict(zip(keys, (*values, seed), strict=True)) for values in settings for seed in SEEDS]
+    wanted = [key for key in wanted if not table.has(**key)]
+    configs = [uncoupled(**key) for key in wanted]
+    for place, state in _finished(configs):
+        key, model = wanted[place], load(untrained(configs[place])[0], state["theta"])
+        purposes = {pathway: stream(key["seed"], 400, f"measure {pathway}") for pathway in "AB"}
+        vaes = {"A": model.A, "B": model.B}
+        table.add([key | {"pathway": p} | measure(vaes[p], key["tau"], purposes[p]) for p in "AB"])
+        if key == MODEL:
+            runs.write_tensors(FOLDER / "model.safetensors", model.state_dict())
+
+
+def _finished(configs: list[Config]):
+    return ensemble.progress(configs, "cpu", (configs[0].total_epochs,)) if configs else []
+
+
+def pairs() -> None:
+    """The preset `document` with and without alignment, judged as it trains: pairs.csv."""
+    table = Table("pairs", ("alignment", "seed", "epoch"))
+    wanted = [(alignment, seed) for seed in PAIR_SEEDS for alignment in (True, False)]
+    wanted = [(a, s) for a, s in wanted if not table.has(alignment=a, seed=s, epoch=max(STOPS))]
+    configs = [make_config(alignment=a, seed=s, device="cpu") for a, s in wanted]
+    collected = {place: [] for place in range(len(wanted))}
+    for place, state in ensemble.progress(configs, "cpu", STOPS) if configs else []:
+        alignment, seed = wanted[place]
+        collected[place].append({"alignment": alignment, "seed": seed} | judge_pair(configs[place], state))
+        if len(collected[place]) == len(STOPS):
+            table.add(collected[place])
+
+
+def judge_pair(config: Config, state) -> dict[str, float]:
+    """Both decoders of a pair alone: what each generates, and which operations it reconstructs exactly, at the mean.
+
+    An operation is generated where its probability is at least half the uniform one.
+    """
+    epoch = int(state["epoch"])
+    model = load(untrained(config)[0], state["theta"])
+    trits = all_operations().float()
+    row, has, knows, means = {"epoch": epoch}, {}, {}, {}
+    for pathway, vae in (("A", model.A), ("B", model.B)):
+        generator = stream(config.seed, epoch, f"pair {pathway}")
+        marginal, _ = evaluation.generate(vae.decoder, config.latent, SAMPLES // 4, 1, generator)
+        has[pathway] = marginal.p >= 0.5 / SIZE
+        means[pathway] = vae.encoder(trits).mean.detach()
+        knows[pathway] = (vae.decoder(means[pathway]).argmax(-1) - 1 == trits).all(-1)
+        row |= {
+            f"kl_uniform_{pathway}": marginal.kl_uniform(),
+            f"coverage_50000_{pathway}": expected_coverage(marginal.p, 50_000),
+            f"has_{pathway}": has[pathway].double().mean().item(),
+            f"knows_{pathway}": knows[pathway].double().mean().item(),
+        }
+    history = state["history"][epoch - 1].tolist()
+    names = ("rho", "ce_A", "ce_B", "kl_A", "kl_B", "entropy_A", "entropy_B")
+    return row | {
+        "has_both": (has["A"] & has["B"]).double().mean().item(),
+        "knows_both": (knows["A"] & knows["B"]).double().mean().item(),
+        "cka": evaluation.cka(means["A"], means["B"]),
+        **{name: history[list(HISTORY).index(name)] for name in names},
+    }
+
+
+KINDS = {"wide": lambda: DecoderB(width=WIDE), "unskipped": UnskippedDecoder}
+SINGLES = (("unskipped", 0.3, 0.98, "cosine"), ("wide", 0.3, 0.98, "cosine"), ("wide", 0.6, 1.0, "none"))
+
+
+def singles() -> None:
+    """One VAE of the pair's size, and VAE-B without skip connections: singles.csv."""
+    keys = ("kind", "beta_start", "beta_end", "lr_decay", "seed")
+    table = Table("singles", keys)
+    for values in SINGLES:
+        for seed in SEEDS:
+            key = dict(zip(keys, (*values, seed), strict=True))
+            if table.has(**key):
+                continue
+            config = uncoupled(*values[1:3], 1.0, seed, lr_decay=values[3])
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(stream(seed, 0, "initial").get_state())
+                vae = VAE(KINDS[values[0]]())
+            trained = single.train(vae, config)
+            table.add([key | measure(trained, 1.0, stream(seed, 400, "measure single"))])
+
+
+EXPERIMENTS = {"rate": rate, "pairs": pairs, "singles": singles}
+
+
+def read(name: str) -> pd.DataFrame:
+    """The table of an experiment. FileNotFoundError where it was not made."""
+    return pd.read_csv(FOLDER / f"{name}.csv")
+
+
+def kept() -> DualVAE:
+    """The uncoupled pair trained as `MODEL` says, whose weights are in results/experiments."""
+    model = DualVAE()
+    model.load_state_dict(runs.read_tensors(FOLDER / "model.safetensors"))
+    return model.eval()
+
+
+def main(names: list[str]) -> None:
+    """Make what is missing of the named experiments, or of all; ParameterError for a name that is none."""
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ParameterError(f"experiment is {name!r}; it must be one of {', '.join(EXPERIMENTS)}.")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "made.json"
+    made = json.loads(path.read_text()) if path.exists() else {}
+    for name in names or EXPERIMENTS:
+        start = time.monotonic()
+        before = (FOLDER / f"{name}.csv").read_bytes() if (FOLDER / f"{name}.csv").exists() else b""
+        EXPERIMENTS[name]()
+        if (FOLDER / f"{name}.csv").read_bytes() != before:
+            made.setdefault(name, []).append(
+                {
+                    "device": runs.device_name(torch.device("cpu")),
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "seconds": round(time.monotonic() - start),
+                }
+            )
+            runs.write_json(path, made)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ParameterError as error:
+        sys.exit(str(error))
