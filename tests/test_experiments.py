@@ -71,7 +71,7 @@ def test_committed_tables_are_whole():
     settings = len(experiments.CONSTANT) + len(experiments.RISING) + 2
     assert len(rate) == 2 * settings * len(experiments.SEEDS)
     pairs = pd.read_csv(ROOT / "results" / "experiments" / "pairs.csv")
-    assert len(pairs) == 2 * len(experiments.PAIR_SEEDS) * len(experiments.STOPS)
+    assert len(pairs) == len(experiments.VARIANTS) * len(experiments.PAIR_SEEDS) * len(experiments.STOPS)
     singles = pd.read_csv(ROOT / "results" / "experiments" / "singles.csv")
     assert len(singles) == len(experiments.SINGLES) * len(experiments.SEEDS)
     for table in (rate, pairs, singles):

@@ -53,7 +53,7 @@ def test_more_nodes_change_nothing(monkeypatch):
     assert coarse.distortion == pytest.approx(fine.distortion, abs=1e-5)
 
 
-@pytest.mark.parametrize("beta", [0, 1, -0.5, 1.5, math.nan])
+@pytest.mark.parametrize("beta", [0, 1, 0.9999999, -0.5, 1.5, math.nan])
 def test_beta_outside_its_range_is_refused(beta):
     with pytest.raises(ValueError, match="beta is"):
         frontier.optimal_code(beta)

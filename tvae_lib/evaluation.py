@@ -199,7 +199,7 @@ def log_aggregate(z: Tensor, posterior: Posterior) -> Tensor:
     features = torch.cat([-0.5 * precision, mean * precision], 1)
     constant = -0.5 * (mean.square() * precision + log_variance + math.log(2 * math.pi)).sum(1) - math.log(len(mean))
     z = z.double()
-    parts = [torch.logsumexp(torch.addmm(constant, p, features.T), 1) for p in torch.cat([z.square(), z], 1).split(256)]
+    parts = [torch.logsumexp(torch.addmm(constant, p, features.T), 1) for p in torch.cat([z.square(), z], 1).split(128)]
     return torch.cat(parts)
 
 

@@ -23,6 +23,7 @@ from tvae_lib.vae import ResidualBlock
 
 MARKERS = {"A": "o", "B": "s"}
 COLOURS = {"A": "#0072b2", "B": "#d55e00", "uniform": "#222222", "untrained": "#7a7a7a", "other": "#009e73"}
+NEITHER = ("#009e73", "#cc79a7", "#7a7a7a")  # for what is not a matter of A and B
 DASHES = {"uniform": (0, (5, 2)), "untrained": (0, (1, 1.5))}
 TRIT_COLOURS = {-1: "#762a83", 0: "#f2f0ea", 1: "#1b7837"}  # values, told apart by lightness and by their sign too
 
@@ -245,7 +246,7 @@ def elbo_gaps(gaps: dict[str, Tensor], errors: dict[str, Tensor]) -> Figure:
 def estimator_errors(samples: list[int], errors: dict[str, list[float]]) -> Figure:
     """Root mean square error of gradient estimators against the number of samples."""
     fig, ax = plt.subplots(figsize=(7.4, 3.4))
-    styles = zip((COLOURS["A"], COLOURS["B"], COLOURS["other"]), ("o", "s", "^"), strict=True)
+    styles = zip(NEITHER, ("o", "v", "^"), strict=True)
     for (name, values), (colour, marker) in zip(errors.items(), styles, strict=True):
         ax.plot(samples, values, color=colour, marker=marker, label=name)
     ax.set(xscale="log", yscale="log", xlabel="samples", ylabel="error, relative to the gradient")
@@ -262,8 +263,9 @@ def honest_rates(history: pd.DataFrame, honest: pd.DataFrame, total_epochs: int)
         charged = history[f"ce_{pathway}"] + history[f"kl_{pathway}"]
         ax.plot(history["epoch"], charged, color=COLOURS[pathway], lw=1.2, label=f"{pathway}, charged")
         used = honest[honest["pathway"] == pathway]
-        style = {"marker": MARKERS[pathway], "ls": "none", "ms": 7, "mec": "#ffffff"}
-        ax.plot(used["epoch"], used["D + R"], color=COLOURS[pathway], label=f"{pathway}, honest", **style)
+        style = {"marker": MARKERS[pathway], "ls": "none", "ms": 7, "mec": "#ffffff", "clip_on": False}
+        shift = {"A": -2, "B": 2}[pathway]  # side by side
+        ax.plot(used["epoch"] + shift, used["D + R"], color=COLOURS[pathway], label=f"{pathway}, honest", **style)
     ax.axhline(ENTROPY, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2, label="H = 9 ln 3")
     ax.set(xlabel="epoch", ylabel="D + R, nats")
     ax.margins(y=0.12)
@@ -286,7 +288,9 @@ def product_codes(codes: dict[float, tuple[Tensor, Tensor]], law: pd.DataFrame) 
     ax.plot(law["1 - beta"], law["rate"], "o-", color=COLOURS["other"], ms=4, label="by quadrature")
     ax.plot(law["1 - beta"], law["law"], color=COLOURS["uniform"], ls=DASHES["uniform"], label="power law, 1/5")
     ax.set(xscale="log", yscale="log", xlabel="1 − β", title="Rate, nats")
+    ax.yaxis.set_major_locator(mpl.ticker.FixedLocator([0.5, 1, 2, 5]))
     ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     ax.legend(loc="lower right", fontsize=8)
     return fig
 
@@ -298,7 +302,7 @@ def linear_decoders(z: Tensor, probabilities: dict[float, Tensor]) -> Figure:
         for (value, colour), curve in zip(TRIT_COLOURS.items(), p.T, strict=True):
             colour = "#8a8371" if value == 0 else colour
             ax.plot(z, curve, color=colour, label={-1: "−1", 0: "0", 1: "+1"}[value])
-        ax.set(title=f"k = {slope:g}", xlabel="z")
+        ax.set(title=f"a = {slope:g}", xlabel="z")
     axes[0].set_ylabel("p(trit | z)")
     axes[-1].legend(loc="center right", fontsize=8, handlelength=1)
     return fig
@@ -317,6 +321,10 @@ def frontier(curves: dict[str, tuple[list[float], list[float]]], models: pd.Data
             group["rate"], group["gap"], yerr=2 * group["gap_error"], fmt=MARKERS[pathway], ms=6.5, mfc=face,
             mec=COLOURS[pathway], ecolor=COLOURS[pathway], elinewidth=1, label=name, alpha=0.9,
         )  # fmt: skip
+    for (_, beta), group in models.groupby(["rising", "beta_end"]):
+        if group["rate"].mean() > 1:
+            place = group["rate"].mean(), group["gap"].max()
+            ax.annotate(f"{beta:g}", place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     ax.set_yscale("symlog", linthresh=0.01, linscale=0.6)
     ax.set(xlabel="rate R, nats", ylabel="D + R − H, nats", ylim=(-0.003, None), xlim=(-0.3, None))
     ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
@@ -401,14 +409,14 @@ def trade_off(models: pd.DataFrame) -> Figure:
 def entropy_path(scale: list[float], values: dict[str, list[float]], slopes: dict[str, list[float]]) -> Figure:
     """Entropy of codes that are spread by a factor, and its derivative, by histogram and by soft histogram."""
     fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.1))
-    styles = {"histogram": (COLOURS["B"], "-"), "soft": (COLOURS["A"], "-"), "Gaussian": (COLOURS["uniform"], ":")}
+    styles = {"histogram": (NEITHER[1], "-"), "soft": (NEITHER[0], "-"), "Gaussian": (COLOURS["uniform"], ":")}
     for ax, curves in zip(axes, (values, slopes), strict=True):
         for name, curve in curves.items():
             colour, dashes = styles[name]
             ax.plot(scale, curve, color=colour, ls=dashes, label=name)
         ax.set_xlabel("factor on the codes")
     axes[0].set(title="Entropy of a coordinate", ylabel="nats")
-    axes[1].set(title="Its derivative by autograd", ylabel="nats")
+    axes[1].set(title="Its derivative by the factor", ylabel="nats")
     axes[0].legend(loc="lower right")
     return fig
 

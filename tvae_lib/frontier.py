@@ -55,11 +55,11 @@ def distortion_and_rate(posterior: Posterior, decoder=None) -> tuple[Tensor, Ten
 def optimal_code(beta: float, decoder=None) -> Code:
     """The product code with the least D + beta R, by quasi-Newton descent in mean and variance of each value.
 
-    With `decoder` it is the best for that decoder. ValueError unless 0 < beta < 1, where it is not collapsed.
+    With `decoder` it is the best for that decoder. ValueError unless 0 < beta <= 0.999999, where rounding allows it.
     Equation: eq-frontier. Source: ours.
     """
-    if not 0 < beta < 1:
-        raise ValueError(f"beta is {beta}; it must be between 0 and 1.")
+    if not 0 < beta <= 0.999999:
+        raise ValueError(f"beta is {beta}; it must be over 0 and at most 0.999999.")
     start = torch.tensor([[-1.0, 0.0, 1.0], [-1.4, -2.4, -1.4]], dtype=torch.float64) * (1 - beta) ** 0.1
     parameters = start.requires_grad_()
     optimiser = torch.optim.LBFGS(
@@ -83,7 +83,7 @@ def optimal_code(beta: float, decoder=None) -> Code:
 
 
 def linear_logits(z: Tensor, slope: float) -> Tensor:
-    """Logits (-k z - k c, 0, k z - k c) of one trit, with c = `offset(k)`: z (...,) -> (..., 3).
+    """Logits (-a z - a c, 0, a z - a c) of one trit, with slope a and c = `offset(a)`: z (...,) -> (..., 3).
 
     Equation: eq-hand-written. Source: ours.
     """
