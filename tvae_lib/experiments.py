@@ -27,9 +27,6 @@ VARIANTS = {  # of the preset `document`
     "document": {},
     "no alignment": {"alignment": False},
     "no coupling": {"cross_injection": False},
-    "StateNet off": {"statenet": "off"},
-    "StateNet detached": {"statenet": "detached"},
-    "StateNet hypergradient": {"statenet": "hypergradient"},
 }
 CONSTANT = (0.1, 0.3, 0.5, 0.8, 0.9, 1.0)  # beta, all through
 RISING = (0.8, 0.95, 0.98)  # beta at the end, from 0.3
@@ -84,11 +81,17 @@ def measure(vae: VAE, tau: float, generator: torch.Generator) -> dict[str, float
 
 
 class Table:
-    """A CSV file that grows by whole rows: the columns of `keys` say which rows are there."""
+    """A CSV file that grows by whole rows: the columns of `keys` say which rows are there.
+
+    made.json beside it holds device, versions and seconds of each session that added rows.
+    """
 
     def __init__(self, name: str, keys: tuple[str, ...]):
-        self.path, self.keys = FOLDER / f"{name}.csv", keys
+        self.name, self.path, self.keys = name, FOLDER / f"{name}.csv", keys
         self.rows = pd.read_csv(self.path).to_dict("records") if self.path.exists() else []
+        made = FOLDER / "made.json"
+        self.made = json.loads(made.read_text()) if made.exists() else {}
+        self.session, self.start = {}, time.monotonic()
 
     def has(self, **key) -> bool:
         return any(all(row[name] == value for name, value in key.items()) for row in self.rows)
@@ -97,6 +100,15 @@ class Table:
         self.rows += rows
         table = pd.DataFrame(self.rows).sort_values(list(self.keys), kind="stable")
         runs.write_table(self.path, table)
+        if not self.session:
+            self.made.setdefault(self.name, []).append(self.session)
+        self.session |= {
+            "device": runs.device_name(torch.device("cpu")),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "seconds": round(time.monotonic() - self.start),
+        }
+        runs.write_json(FOLDER / "made.json", self.made)
 
 
 def uncoupled(beta_start: float, beta_end: float, tau: float, seed: int, **more) -> Config:
@@ -222,22 +234,8 @@ def main(names: list[str]) -> None:
         if name not in EXPERIMENTS:
             raise ParameterError(f"experiment is {name!r}; it must be one of {', '.join(EXPERIMENTS)}.")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "made.json"
-    made = json.loads(path.read_text()) if path.exists() else {}
     for name in names or EXPERIMENTS:
-        start = time.monotonic()
-        before = (FOLDER / f"{name}.csv").read_bytes() if (FOLDER / f"{name}.csv").exists() else b""
         EXPERIMENTS[name]()
-        if (FOLDER / f"{name}.csv").read_bytes() != before:
-            made.setdefault(name, []).append(
-                {
-                    "device": runs.device_name(torch.device("cpu")),
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "seconds": round(time.monotonic() - start),
-                }
-            )
-            runs.write_json(path, made)
 
 
 if __name__ == "__main__":

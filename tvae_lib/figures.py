@@ -440,6 +440,7 @@ def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2) ->
 def with_and_without(table: pd.DataFrame, titles: dict[str, str], switch: str) -> Figure:
     """Each quantity by epoch with a mechanism (solid) and without it (dotted): mean and seeds."""
     fig, axes = _panels(1, len(titles), int(table["epoch"].max()), True, height=2.9)
+    fig.set_figwidth(8.4)
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
         for on, colour, dashes in ((True, COLOURS["other"], "-"), (False, COLOURS["untrained"], DASHES["untrained"])):
             chosen = table[table[switch] == on]
@@ -448,7 +449,8 @@ def with_and_without(table: pd.DataFrame, titles: dict[str, str], switch: str) -
             mean = chosen.groupby("epoch")[name].mean()
             ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, label=f"{'with' if on else 'without'} {switch}")
         ax.set_title(title)
-    _legend(axes[0], 1)
+        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return fig
 
 
