@@ -66,7 +66,7 @@ def plain_epochs(config, epochs):
     for epoch in range(epochs):
         t = epoch * 400 / config.total_epochs
         before = (epoch - 1) * 400 / config.total_epochs
-        rho = schedules.permeability(t, before, torch.tensor(rho), torch.tensor(gate)).item()
+        rho = schedules.permeability(t, before, *torch.tensor([rho, gate], dtype=torch.float64)).item()
         tau_A, tau_B = (max(f(t), 0.05) for f in (schedules.temperature_A, schedules.temperature_B))
         beta_A, beta_B = schedules.beta_A(t), schedules.beta_B(t)
         for (x, indicators), noise in trainer.batches(epoch):
