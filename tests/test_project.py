@@ -160,3 +160,12 @@ def test_make_lists_its_commands():
     for command in ("run", "test", "gpu", "clean", "book"):
         assert re.search(rf"^{command}\s+\w", listed, re.MULTILINE), command
     assert Path(ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_every_listed_mutation_still_has_its_place_in_the_code():
+    mutations = yaml.safe_load((ROOT / "tests" / "mutations.yml").read_text())
+    assert len(mutations) >= 10
+    for mutation in mutations:
+        text = (ROOT / "tvae_lib" / mutation["file"]).read_text()
+        assert text.count(mutation["find"]) == 1, mutation
+        assert mutation["put"] not in text, mutation
