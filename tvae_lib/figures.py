@@ -454,13 +454,11 @@ def with_and_without(table: pd.DataFrame, titles: dict[str, str], switch: str) -
     return fig
 
 
-def strip(groups: dict[str, list[float]], colours: dict[str, str], label: str, line: float | None = None) -> Figure:
+def strip(groups: dict[str, list[float]], colours: dict[str, str], label: str) -> Figure:
     """One row of points for each group, a point for a seed, on a logarithmic axis."""
     fig, ax = plt.subplots(figsize=(7.8, 0.42 * len(groups) + 1.1))
     for row, (name, values) in enumerate(groups.items()):
         ax.plot(values, [row] * len(values), "o", ms=7, mfc="none", mew=1.6, color=colours[name])
     ax.set_yticks(range(len(groups)), list(groups))
     ax.set(xscale="log", xlabel=label, ylim=(len(groups) - 0.5, -0.5))
-    if line is not None:
-        ax.axvline(line, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2)
     return fig
