@@ -14,8 +14,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks")
-TESTS = ("test_models.py", "test_losses.py", "test_evaluation.py", "test_frontier.py", "test_training.py")
-CHAPTERS = ("02_vae.ipynb", "03_dual_vae.ipynb")
+TESTS = (
+    *("test_models.py", "test_losses.py", "test_evaluation.py", "test_frontier.py", "test_coupling.py"),
+    *("test_statenet.py", "test_training.py"),
+)
+CHAPTERS = ("02_vae.ipynb", "03_dual_vae.ipynb", "04_cross_injection.ipynb", "05_statenet.ipynb")
 
 
 def fails(folder: Path, *arguments: str) -> bool:

@@ -1,4 +1,4 @@
-"""The tables behind chapters 2 and 3: made row by row, continued, and left alone when whole."""
+"""The tables behind chapters 2 to 5: made row by row, continued, and left alone when whole."""
 
 import pandas as pd
 import pytest
@@ -56,6 +56,29 @@ def test_singles_have_the_columns_of_rate(small, monkeypatch):
     assert (table["distortion"] + table["rate"] > 9.88).all()
 
 
+def test_stability_and_coupling_are_made_and_left_alone(small, monkeypatch):
+    make = make_config
+    short = lambda **p: make(**(p | {"total_epochs": 1, "holdout": 0.9}))  # noqa: E731
+    monkeypatch.setattr(experiments, "make_config", short)
+    monkeypatch.setattr(experiments, "SETTINGS", ((0.5, 1.0, 1.0),))
+    monkeypatch.setattr(experiments, "FACTORS", (0.5, 1.5))
+    monkeypatch.setattr(experiments, "SMALL_SEEDS", range(1))
+    monkeypatch.setattr(experiments, "SMALL", (1, 512))
+    monkeypatch.setattr(experiments, "LATE", ())
+    monkeypatch.setattr(experiments, "COUPLING_STOPS", (1,))
+    for name, rows in (("stability", 2), ("coupling", len(experiments.COUPLINGS))):
+        experiments.main([name])
+        table = experiments.read(name)
+        assert len(table) == rows
+        assert table.notna().all().all()
+        before = (small / f"{name}.csv").read_bytes()
+        experiments.main([name])
+        assert (small / f"{name}.csv").read_bytes() == before
+    table = table.set_index("variant")
+    assert table.loc["no coupling", "rho"] == 0
+    assert table["rho"].drop("no coupling").between(0.0999, 0.1001).all()
+
+
 def test_unskipped_decoder_has_as_many_parameters(rng):
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(experiments.UnskippedDecoder()) == count(experiments.DecoderB())
@@ -71,8 +94,18 @@ def test_committed_tables_are_whole():
     settings = len(experiments.CONSTANT) + len(experiments.RISING) + 2
     assert len(rate) == 2 * settings * len(experiments.SEEDS)
     pairs = pd.read_csv(ROOT / "results" / "experiments" / "pairs.csv")
-    assert len(pairs) == len(experiments.VARIANTS) * len(experiments.PAIR_SEEDS) * len(experiments.STOPS)
+    trained = len(experiments.VARIANTS) * len(experiments.PAIR_SEEDS)
+    trained += len(experiments.SETTINGS_BY_HAND) * len(experiments.SEEDS)
+    assert len(pairs) == trained * len(experiments.STOPS)
     singles = pd.read_csv(ROOT / "results" / "experiments" / "singles.csv")
     assert len(singles) == len(experiments.SINGLES) * len(experiments.SEEDS)
-    for table in (rate, pairs, singles):
+    stability = pd.read_csv(ROOT / "results" / "experiments" / "stability.csv")
+    settings = len(experiments.SETTINGS) * len(experiments.FACTORS) + len(experiments.LATE)
+    assert len(stability) == settings * len(experiments.SMALL_SEEDS)
+    coupling = pd.read_csv(ROOT / "results" / "experiments" / "coupling.csv")
+    runs = len(experiments.COUPLINGS) * len(experiments.SEEDS)
+    assert len(coupling) == runs * len(experiments.COUPLING_STOPS)
+    equilibria = pd.read_csv(ROOT / "results" / "experiments" / "equilibria.csv")
+    assert len(equilibria) == len(experiments.GAMES) * 200
+    for table in (rate, pairs, singles, stability, coupling, equilibria):
         assert table.notna().all().all()

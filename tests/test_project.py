@@ -63,6 +63,7 @@ BESIDE = {
     "ensemble": 6.5,
     "single": 6.5,
     "frontier": 2.5,
+    "coupling": 3.2,
     "experiments": 7.5,
     "evaluation": 3.5,
     "figures": 3.5,

@@ -9,6 +9,7 @@ from torch import nn
 from tvae_lib import losses, schedules, statenet
 from tvae_lib.config import make_config
 from tvae_lib.dual import DualVAE, soft_entropy
+from tvae_lib.single import SingleStep
 from tvae_lib.training import (
     HISTORY,
     RECORD,
@@ -141,6 +142,36 @@ def test_reference_trajectory_is_the_plain_loop_s_over_five_epochs():
     means = torch.tensor(totals, dtype=torch.float64).view(5, -1, len(totals[0])).mean(1)
     for name, expected in zip(RECORD, means.T, strict=False):
         assert column(state, name).tolist() == pytest.approx(expected.tolist(), rel=1e-4), name
+
+
+def scaled_trajectory(factor, epsilon):
+    """VAE-A's parameters after 25 AdamW steps in single precision, its loss multiplied by a factor."""
+    vae = untrained(make_config(**SMALL))[0].A
+    step = SingleStep(vae, 1e-4)
+    theta, first, second, count = step.initial()
+    for (trits, indicators), noise in list(Trainer(make_config(**SMALL, batch_size=64), CPU).batches(0))[:25]:
+        theta = theta.detach().requires_grad_()
+        loss = factor * step.loss(theta, (trits, indicators), noise[0], 0.5, 1.0)
+        (gradient,) = torch.autograd.grad(loss, theta)
+        theta, count = theta.detach(), count + 1
+        update, first, second = adamw_update(theta, gradient, first, second, count, 1e-4, epsilon)
+        theta = theta - 1e-3 * update
+    return theta
+
+
+@pytest.fixture(scope="module")
+def unscaled():
+    return scaled_trajectory(1.0, 1e-8)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.125, 1024.0])
+def test_adamw_cancels_a_power_of_two_to_the_last_bit(factor, unscaled):
+    assert torch.equal(scaled_trajectory(factor, factor * 1e-8), unscaled)
+
+
+@pytest.mark.parametrize(("factor", "epsilon"), [(3.0, 3e-8), (0.7, 0.7e-8), (2.0, 1e-8), (0.125, 1e-8)])
+def test_adamw_does_not_cancel_other_factors_nor_without_its_epsilon(factor, epsilon, unscaled):
+    assert not torch.equal(scaled_trajectory(factor, epsilon), unscaled)
 
 
 def test_adamw_is_torch_s(rng):

@@ -59,9 +59,12 @@ class DualVAE(nn.Module):
         posterior_A, posterior_B = self.A.encoder(x), self.B.encoder(x)
         z_A = reparameterise(posterior_A, noise[0], tau_A)
         z_B = reparameterise(posterior_B, noise[1], tau_B)
-        logits_A = self.A.decoder(cross_inject(z_A, z_B, rho))
-        logits_B = self.B.decoder(cross_inject(z_B, z_A, rho))
-        return DualOutput(posterior_A, posterior_B, z_A, z_B, logits_A, logits_B)
+        read_A, read_B = self.couple(posterior_A, posterior_B, z_A, z_B, rho)
+        return DualOutput(posterior_A, posterior_B, z_A, z_B, self.A.decoder(read_A), self.B.decoder(read_B))
+
+    def couple(self, posterior_A: Posterior, posterior_B: Posterior, z_A: Tensor, z_B: Tensor, rho):
+        """What the two decoders read, (N, d) each: by `cross_inject`. Other couplings override it."""
+        return cross_inject(z_A, z_B, rho), cross_inject(z_B, z_A, rho)
 
 
 def histogram_entropy(z: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, vmap
 
 from tvae_lib import replay
 from tvae_lib.config import Config, ParameterError
+from tvae_lib.dual import DualVAE
 from tvae_lib.training import Controls, State, Step, Trainer, initial_state
 
 CPU_REPLICAS = 2  # in an ensemble on a CPU; 3 took longer a replica, 4 no less
@@ -43,11 +44,11 @@ class Ensemble(Trainer):
     Raises ParameterError where the configurations differ in more than seed and controls.
     """
 
-    def __init__(self, configs: list[Config], device: torch.device | str):
+    def __init__(self, configs: list[Config], device: torch.device | str, pair: type[DualVAE] = DualVAE):
         check(configs)
         super().__init__(configs[0], device)
         self.members = [Trainer(config, device) for config in configs]
-        self.step = self.take = EnsembleStep(*configs)
+        self.step = self.take = EnsembleStep(*configs, pair=pair)
         self.compiles = self.device.type == "cpu" and replay.can_compile()
 
     def stack(self, states: list[State]) -> State:
@@ -87,10 +88,11 @@ def train(configs: list[Config], device: torch.device | str, epochs: int) -> lis
     return [state for _, state in progress(configs, device, (epochs,))]
 
 
-def progress(configs: list[Config], device: torch.device | str, stops: tuple[int, ...]):
+def progress(configs: list[Config], device: torch.device | str, stops: tuple[int, ...], pair: type[DualVAE] = DualVAE):
     """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
 
     On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
+    `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`.
     Raises ParameterError where the configurations differ in more than seed and controls, or a stop is out of range.
     """
     check(configs)
@@ -104,7 +106,7 @@ def progress(configs: list[Config], device: torch.device | str, stops: tuple[int
     groups = [places[i : i + size] for i in range(0, len(configs), size)]
     recorded = {}
     for group in groups:
-        ensemble = Ensemble([configs[i] for i in group], device)
+        ensemble = Ensemble([configs[i] for i in group], device, pair)
         state = ensemble.stack([initial_state(configs[i], device) for i in group])
         kind = (len(group), ensemble.step.used, ensemble.step.resting)
         if kind not in recorded:

@@ -437,20 +437,101 @@ def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2) ->
     return fig
 
 
-def with_and_without(table: pd.DataFrame, titles: dict[str, str], switch: str) -> Figure:
-    """Each quantity by epoch with a mechanism (solid) and without it (dotted): mean and seeds."""
-    fig, axes = _panels(1, len(titles), int(table["epoch"].max()), True, height=2.9)
+def by_kind(table: pd.DataFrame, titles: dict[str, str], styles: dict[str, tuple], columns: int = 3) -> Figure:
+    """Each quantity by epoch for every kind of run, mean and seeds; `styles` is {kind: (colour, dashes)}."""
+    fig, axes = _panels(-(-len(titles) // columns), columns, int(table["epoch"].max()), True, height=2.7)
     fig.set_figwidth(8.4)
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        for on, colour, dashes in ((True, COLOURS["other"], "-"), (False, COLOURS["untrained"], DASHES["untrained"])):
-            chosen = table[table[switch] == on]
+        for kind, (colour, dashes) in styles.items():
+            chosen = table[table["kind"] == kind]
             for _, run in chosen.groupby("seed"):
                 ax.plot(run["epoch"], run[name], color=colour, lw=0.6, alpha=0.5)
             mean = chosen.groupby("epoch")[name].mean()
-            ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, label=f"{'with' if on else 'without'} {switch}")
+            ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, label=kind)
         ax.set_title(title)
         ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
-    fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=min(3, len(styles)), loc="outside lower center")
+    return fig
+
+
+def stability_map(rho: Tensor, boundaries: dict[str, Tensor], path: pd.DataFrame) -> Figure:
+    """Where collapse is unstable, in the plane of rho and beta tau^2, and the growth rate along a run's schedule."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3))
+    styles = (("-", 2), ((0, (5, 2)), 1.4), ((0, (1, 1.5)), 1.4))
+    for (name, curve), (dashes, width) in zip(boundaries.items(), styles, strict=True):
+        axes[0].plot(rho, curve, color=COLOURS["uniform"], ls=dashes, lw=width, label=name)
+    axes[0].fill_between(rho, 0, next(iter(boundaries.values())), color=COLOURS["other"], alpha=0.15, lw=0)
+    for pathway in ("A", "B"):
+        axes[0].plot(
+            path["rho"], path[f"scaled_{pathway}"], color=COLOURS[pathway], lw=1.2, label=f"schedule of {pathway}"
+        )
+    axes[0].set(xlabel="permeability ρ", title="βτ², equal pathways", xlim=(0, 1), ylim=(0, 2.1))
+    axes[0].legend(fontsize=7.5, loc="upper right")
+    shade_phases(axes[1], int(path["epoch"].max()))
+    axes[1].plot(path["epoch"], path["growth"], color=COLOURS["other"], label="with the partner’s signal")
+    axes[1].plot(path["epoch"], path["alone"], color=COLOURS["untrained"], ls=DASHES["untrained"], label="without it")
+    axes[1].axhline(0, color=COLOURS["uniform"], lw=1)
+    axes[1].set(xlabel="epoch", title="Growth rate of a small signal", yscale="symlog")
+    axes[1].set_yticks([-1, 0, 1, 10])
+    axes[1].yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes[1].legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0, 0.93))
+    return fig
+
+
+def stability_outcomes(table: pd.DataFrame, floor: float) -> Figure:
+    """Information after training against the predicted growth rate, a point for each pathway of each training."""
+    fig, ax = plt.subplots(figsize=(7.6, 3.4))
+    for pathway in ("A", "B"):
+        for equal, face in ((True, COLOURS[pathway]), (False, "none")):
+            chosen = table[(table["beta_ratio"] == 1) == equal]
+            label = f"{pathway}, {'equal' if equal else 'unequal'} β"
+            ax.plot(
+                chosen["growth"], chosen[f"information_{pathway}"].clip(lower=floor), MARKERS[pathway], ms=5.5,
+                color=COLOURS[pathway], mfc=face, label=label, clip_on=False,
+            )  # fmt: skip
+    ax.axvline(0, color=COLOURS["uniform"], lw=1)
+    ax.set(yscale="log", xlabel="predicted growth rate", ylabel="I(x; z̃), nats", ylim=(floor, 12))
+    _legend(ax, 4)
+    return fig
+
+
+def commons(rho: list[float], curves: dict[str, tuple[list[float], list[float]]], trained: pd.DataFrame) -> Figure:
+    """What decoders are given and what each code says, by permeability: equilibria as lines, trainings as points."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.0, 3.2), sharey=True)
+    styles = ((COLOURS["uniform"], "-", "none"), (COLOURS["other"], DASHES["uniform"], COLOURS["other"]))
+    panels = (("information", "Injected code  I(x; z̃)"), ("own", "Own code  I(x; z)"))
+    for ax, place, (column, title) in zip(axes, (0, 1), panels, strict=True):
+        for (name, curve), (colour, dashes, face) in zip(curves.items(), styles, strict=True):
+            ax.plot(rho, curve[place], color=colour, ls=dashes, label=name)
+            runs = trained[trained["coupling"] == name]
+            for pathway in ("A", "B"):
+                style = {"color": colour, "mfc": face, "ms": 5, "label": f"{pathway}, trained"}
+                ax.plot(runs["rho"], runs[f"{column}_{pathway}"], MARKERS[pathway], **style)
+        ax.axhline(ENTROPY, color=COLOURS["uniform"], lw=0.8)
+        ax.set(title=title, xlabel="permeability ρ", ylim=(0, 10.3))
+    axes[0].set_ylabel("nats")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=6, loc="outside lower center", fontsize=8, columnspacing=0.9)
+    return fig
+
+
+def predicted_rates(games: dict[str, pd.DataFrame], measured: dict[str, pd.DataFrame], total_epochs: int) -> Figure:
+    """Rates of A and B in trainings, points, beside what the game predicts for their schedule, lines."""
+    fig, axes = _panels(1, len(games), total_epochs, True, height=3.0)
+    fig.set_figwidth(8.6)
+    for ax, (name, predicted) in zip(axes, games.items(), strict=True):
+        for pathway in ("A", "B"):
+            colour = COLOURS[pathway]
+            ax.plot(predicted["epoch"], predicted[f"rate_{pathway}"], color=colour, label=f"{pathway}, equilibrium")
+            runs = measured[name]
+            ax.plot(
+                runs["epoch"], runs[f"kl_{pathway}"], MARKERS[pathway], color=colour, ms=4, mfc="none", clip_on=False,
+                label=f"{pathway}, trained",
+            )  # fmt: skip
+        ax.set_title(name)
+        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
+        ax.set_ylim(0, 11)
+    axes[0].set_ylabel("rate, nats")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 
 
@@ -461,4 +542,42 @@ def strip(groups: dict[str, list[float]], colours: dict[str, str], label: str) -
         ax.plot(values, [row] * len(values), "o", ms=7, mfc="none", mew=1.6, color=colours[name])
     ax.set_yticks(range(len(groups)), list(groups))
     ax.set(xscale="log", xlabel=label, ylim=(len(groups) - 0.5, -0.5))
+    return fig
+
+
+def state_vector(inputs: pd.DataFrame, total_epochs: int) -> Figure:
+    """StateNet's nine inputs over a run, grouped by their unit, and its four corrections."""
+    fig, axes = _panels(2, 3, total_epochs, True, height=2.2)
+    fig.set_figwidth(8.6)
+    _pair(axes[0], inputs, "entropy", "H(z), nats")
+    _legend(axes[0], 2)
+    _pair(axes[1], inputs, "kl", "Rate, nats")
+    axes[2].plot(inputs["epoch"], inputs["grad_ratio"], color=COLOURS["uniform"], lw=1)
+    axes[2].set_title("Gradient ratio r")
+    axes[3].plot(inputs["epoch"], inputs["rho"], color=COLOURS["other"])
+    axes[3].set_title("Permeability ρ")
+    for name, colour in zip(("lambda_1", "lambda_2", "lambda_3"), (*_ab(), COLOURS["other"]), strict=True):
+        axes[4].plot(inputs["epoch"], inputs[name], color=colour, label=name.replace("lambda_", "λ"))
+    axes[4].set_title("Weights λ")
+    axes[4].set_ylim(0, 1)
+    axes[4].legend(fontsize=8, loc="lower left", ncols=3)
+    for name, colour in zip(CORRECTIONS, (COLOURS["uniform"], *_ab(), COLOURS["other"]), strict=True):
+        label = name.replace("delta_lr", "Δη").replace("delta_", "Δ")
+        axes[5].plot(inputs["epoch"], inputs[name], color=colour, lw=1, label=label)
+    axes[5].set_title("Answers Δ")
+    axes[5].legend(fontsize=8, loc="lower right", ncols=2)
+    for ax in axes:
+        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
+        ax.tick_params(labelbottom=True)
+    return fig
+
+
+def jump(k: Tensor, formula: Tensor, measured: Tensor) -> Figure:
+    """How much longer AdamW's updates are after its loss was doubled, step by step."""
+    fig, ax = plt.subplots(figsize=(7.4, 3.2))
+    ax.plot(k, measured, color=COLOURS["other"], lw=0.5, label="measured")
+    ax.plot(k, formula, color=COLOURS["uniform"], lw=2, label="formula")
+    ax.axhline(1, color=COLOURS["uniform"], lw=0.8)
+    ax.set(xlabel="steps after the jump", ylabel="length of the update, relative", ylim=(0.5, 2.5))
+    _legend(ax, 2)
     return fig

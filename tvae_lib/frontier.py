@@ -61,25 +61,31 @@ def optimal_code(beta: float, decoder=None) -> Code:
     if not 0 < beta <= 0.999999:
         raise ValueError(f"beta is {beta}; it must be over 0 and at most 0.999999.")
     start = torch.tensor([[-1.0, 0.0, 1.0], [-1.4, -2.4, -1.4]], dtype=torch.float64) * (1 - beta) ** 0.1
-    parameters = start.requires_grad_()
+
+    def cost(posterior: Posterior) -> Tensor:
+        distortion, rate = distortion_and_rate(posterior, decoder)
+        return distortion + beta * rate
+
+    posterior = minimise(cost, Posterior(*start.unsqueeze(-1)))
+    distortion, rate = distortion_and_rate(posterior, decoder)
+    return Code(posterior, distortion.item(), rate.item())
+
+
+def minimise(cost, start: Posterior) -> Posterior:
+    """The code, mean and log variance (3, 1), with the least `cost`, by quasi-Newton descent from `start`."""
+    parameters = torch.stack(list(start)).detach().clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
         [parameters], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
     )
 
-    def costs() -> tuple[Tensor, Tensor]:
-        return distortion_and_rate(Posterior(*parameters.unsqueeze(-1)), decoder)
-
     def closure() -> Tensor:
         optimiser.zero_grad()
-        distortion, rate = costs()
-        loss = distortion + beta * rate
+        loss = cost(Posterior(*parameters))
         loss.backward()
         return loss
 
     optimiser.step(closure)
-    with torch.no_grad():
-        distortion, rate = costs()
-    return Code(Posterior(*parameters.detach().unsqueeze(-1)), distortion.item(), rate.item())
+    return Posterior(*parameters.detach())
 
 
 def linear_logits(z: Tensor, slope: float) -> Tensor:

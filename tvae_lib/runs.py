@@ -36,6 +36,7 @@ from tvae_lib.config import Config, ParameterError, identity, run_path
 from tvae_lib.dual import DualVAE
 from tvae_lib.losses import TERMS
 from tvae_lib.schedules import CLOCK
+from tvae_lib.statenet import StateNet
 from tvae_lib.streams import stream
 from tvae_lib.training import HISTORY, State, Trainer, initial_state, load, unflatten
 
@@ -130,11 +131,21 @@ class Run:
 
     def model(self, epoch: int | None = None) -> DualVAE:
         """The trained pair, or the one of a snapshot, on the CPU in evaluation mode."""
-        name = "model.safetensors" if epoch is None else f"snapshots/epoch_{epoch:04d}.safetensors"
-        tensors = read_tensors(self.path / name)
+        weights = {k: v for k, v in self._weights(epoch).items() if not k.startswith("statenet.")}
         model = DualVAE(self.config["parameters"]["latent"])
-        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("statenet.")})
+        model.load_state_dict(weights)
         return model.eval()
+
+    def statenet(self, epoch: int | None = None) -> StateNet:
+        """The trained StateNet, or the one of a snapshot, on the CPU in evaluation mode."""
+        weights = {k: v for k, v in self._weights(epoch).items() if k.startswith("statenet.")}
+        net = StateNet()
+        net.load_state_dict({k.removeprefix("statenet."): v for k, v in weights.items()})
+        return net.eval()
+
+    def _weights(self, epoch: int | None) -> dict[str, torch.Tensor]:
+        name = "model.safetensors" if epoch is None else f"snapshots/epoch_{epoch:04d}.safetensors"
+        return read_tensors(self.path / name)
 
 
 def evaluation_columns(config: Config) -> list[str]:

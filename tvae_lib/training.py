@@ -172,12 +172,12 @@ class Step:
 
     `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N, d) standard normal; `controls` are scalars
     on the device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of
-    `configs` uses are not computed.
+    `configs` uses are not computed. `pair` is the class whose forward pass is trained.
     """
 
-    def __init__(self, *configs: Config):
+    def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
         with torch.device("meta"):
-            self.model = DualVAE(configs[0].latent)
+            self.model = pair(configs[0].latent)
         self.size_A = sum(p.numel() for p in self.model.A.parameters())
         self.weight_decay = configs[0].weight_decay
         self.resting = any(c.pathways != "AB" for c in configs)
