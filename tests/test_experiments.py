@@ -95,7 +95,7 @@ def test_committed_tables_are_whole():
     assert len(rate) == 2 * settings * len(experiments.SEEDS)
     pairs = pd.read_csv(ROOT / "results" / "experiments" / "pairs.csv")
     trained = len(experiments.VARIANTS) * len(experiments.PAIR_SEEDS)
-    trained += len(experiments.SETTINGS_BY_HAND) * len(experiments.SEEDS)
+    trained += len(experiments.SETTINGS_BY_HAND) * len(experiments.SMALL_SEEDS)
     assert len(pairs) == trained * len(experiments.STOPS)
     singles = pd.read_csv(ROOT / "results" / "experiments" / "singles.csv")
     assert len(singles) == len(experiments.SINGLES) * len(experiments.SEEDS)
@@ -107,5 +107,10 @@ def test_committed_tables_are_whole():
     assert len(coupling) == runs * len(experiments.COUPLING_STOPS)
     equilibria = pd.read_csv(ROOT / "results" / "experiments" / "equilibria.csv")
     assert len(equilibria) == len(experiments.GAMES) * 200
-    for table in (rate, pairs, singles, stability, coupling, equilibria):
+    rates = pd.read_csv(ROOT / "results" / "experiments" / "rates.csv")
+    assert len(rates) == len(experiments.RATE_SEEDS) * 200
+    commons = pd.read_csv(ROOT / "results" / "experiments" / "commons.csv")
+    kinds = len(experiments.COMMONS) * len(experiments.COMMONS_RHO)
+    assert len(commons) == kinds * len(experiments.SMALL_SEEDS)
+    for table in (rate, pairs, singles, stability, coupling, equilibria, rates, commons):
         assert table.notna().all().all()

@@ -15,6 +15,7 @@ from tvae_lib import runs
 from tvae_lib.config import REFERENCE, Config, ParameterError, identity, make_config
 from tvae_lib.operations import SIZE
 from tvae_lib.runs import Run, execute, read_tensors, write_atomic
+from tvae_lib.statenet import CORRECTIONS, STATE
 from tvae_lib.training import HISTORY, Trainer
 
 FAST = {
@@ -313,3 +314,14 @@ class TestReference:
         assert history["rho"].iloc[249] == pytest.approx(0.3 + 0.4 / 130 * opened, abs=1e-4)
         assert (history["rho"].iloc[250:] - 0.7).abs().max() < 1e-6
         assert history["tau_A"].min() == pytest.approx(0.05)
+
+
+def test_statenet_of_a_snapshot_gives_the_corrections_of_the_next_epoch():
+    run = Run(REFERENCE)
+    history, net = run.history, run.statenet(250)
+    before, after = history.iloc[249], history.iloc[250]
+    averages, weights = list(STATE[:5]), list(STATE[6:])
+    state = [*before[averages], after["rho"], *before[weights]]
+    corrections = net(torch.tensor(state, dtype=torch.float32)).tolist()
+    assert corrections == pytest.approx(after[list(CORRECTIONS)].tolist(), abs=1e-5)
+    assert run.statenet()(torch.tensor(state, dtype=torch.float32)).tolist() != corrections

@@ -447,7 +447,7 @@ def by_kind(table: pd.DataFrame, titles: dict[str, str], styles: dict[str, tuple
             for _, run in chosen.groupby("seed"):
                 ax.plot(run["epoch"], run[name], color=colour, lw=0.6, alpha=0.5)
             mean = chosen.groupby("epoch")[name].mean()
-            ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, label=kind)
+            ax.plot(mean.index, mean, color=colour, ls=dashes, lw=2, marker=".", label=kind)
         ax.set_title(title)
         ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=min(3, len(styles)), loc="outside lower center")
@@ -471,7 +471,7 @@ def stability_map(rho: Tensor, boundaries: dict[str, Tensor], path: pd.DataFrame
     axes[1].plot(path["epoch"], path["growth"], color=COLOURS["other"], label="with the partner’s signal")
     axes[1].plot(path["epoch"], path["alone"], color=COLOURS["untrained"], ls=DASHES["untrained"], label="without it")
     axes[1].axhline(0, color=COLOURS["uniform"], lw=1)
-    axes[1].set(xlabel="epoch", title="Growth rate of a small signal", yscale="symlog")
+    axes[1].set(xlabel="epoch", title="Growth rate of a weak signal", yscale="symlog", ylim=(-1, 30))
     axes[1].set_yticks([-1, 0, 1, 10])
     axes[1].yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axes[1].legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0, 0.93))
@@ -481,14 +481,13 @@ def stability_map(rho: Tensor, boundaries: dict[str, Tensor], path: pd.DataFrame
 def stability_outcomes(table: pd.DataFrame, floor: float) -> Figure:
     """Information after training against the predicted growth rate, a point for each pathway of each training."""
     fig, ax = plt.subplots(figsize=(7.6, 3.4))
-    for pathway in ("A", "B"):
-        for equal, face in ((True, COLOURS[pathway]), (False, "none")):
+    for pathway, crosses in (("A", "+"), ("B", "x")):
+        for equal, marker in ((True, MARKERS[pathway]), (False, crosses)):
             chosen = table[(table["beta_ratio"] == 1) == equal]
+            values = chosen[f"information_{pathway}"].clip(lower=floor)
             label = f"{pathway}, {'equal' if equal else 'unequal'} β"
-            ax.plot(
-                chosen["growth"], chosen[f"information_{pathway}"].clip(lower=floor), MARKERS[pathway], ms=5.5,
-                color=COLOURS[pathway], mfc=face, label=label, clip_on=False,
-            )  # fmt: skip
+            style = {"color": COLOURS[pathway], "mfc": "none", "ms": 6, "clip_on": False, "label": label}
+            ax.plot(chosen["growth"], values, marker, **style)
     ax.axvline(0, color=COLOURS["uniform"], lw=1)
     ax.set(yscale="log", xlabel="predicted growth rate", ylabel="I(x; z̃), nats", ylim=(floor, 12))
     _legend(ax, 4)
@@ -515,23 +514,21 @@ def commons(rho: list[float], curves: dict[str, tuple[list[float], list[float]]]
 
 
 def predicted_rates(games: dict[str, pd.DataFrame], measured: dict[str, pd.DataFrame], total_epochs: int) -> Figure:
-    """Rates of A and B in trainings, points, beside what the game predicts for their schedule, lines."""
-    fig, axes = _panels(1, len(games), total_epochs, True, height=3.0)
+    """Rates of A and B in trainings, points, beside what the game predicts for their schedule, lines: a row each."""
+    fig, axes = _panels(len(games), 2, total_epochs, True, height=2.3)
     fig.set_figwidth(8.6)
-    for ax, (name, predicted) in zip(axes, games.items(), strict=True):
-        for pathway in ("A", "B"):
-            colour = COLOURS[pathway]
-            ax.plot(predicted["epoch"], predicted[f"rate_{pathway}"], color=colour, label=f"{pathway}, equilibrium")
-            runs = measured[name]
-            ax.plot(
-                runs["epoch"], runs[f"kl_{pathway}"], MARKERS[pathway], color=colour, ms=4, mfc="none", clip_on=False,
-                label=f"{pathway}, trained",
-            )  # fmt: skip
-        ax.set_title(name)
-        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
+    cells = itertools.product(games.items(), ("A", "B"))
+    for ax, ((name, predicted), pathway) in zip(axes, cells, strict=True):
+        runs = measured[name]
+        style = {"color": COLOURS[pathway], "ms": 2.5, "mfc": "none", "mew": 0.7, "label": f"{pathway}, trained"}
+        ax.plot(runs["epoch"], runs[f"kl_{pathway}"], MARKERS[pathway], **style)
+        rate = predicted[f"rate_{pathway}"]
+        ax.plot(predicted["epoch"], rate, color=COLOURS["uniform"], lw=1.2, label="equilibrium")
+        ax.set_title(f"{name}: {pathway}")
         ax.set_ylim(0, 11)
-    axes[0].set_ylabel("rate, nats")
-    fig.legend(*axes[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+        if pathway == "A":
+            ax.set_ylabel("rate, nats")
+        _legend(ax, 2)
     return fig
 
 
