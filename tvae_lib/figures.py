@@ -534,11 +534,19 @@ def predicted_rates(games: dict[str, pd.DataFrame], measured: dict[str, pd.DataF
 
 def strip(groups: dict[str, list[float]], colours: dict[str, str], label: str) -> Figure:
     """One row of points for each group, a point for a seed, on a logarithmic axis."""
-    fig, ax = plt.subplots(figsize=(7.8, 0.42 * len(groups) + 1.1))
-    for row, (name, values) in enumerate(groups.items()):
-        ax.plot(values, [row] * len(values), "o", ms=7, mfc="none", mew=1.6, color=colours[name])
-    ax.set_yticks(range(len(groups)), list(groups))
-    ax.set(xscale="log", xlabel=label, ylim=(len(groups) - 0.5, -0.5))
+    return strips({label: groups}, colours, {label})
+
+
+def strips(panels: dict[str, dict[str, list[float]]], colours: dict[str, str], logarithmic: set[str]) -> Figure:
+    """A panel for each measure, a row of points for each group, a point for a seed: {label: {group: values}}."""
+    rows = list(next(iter(panels.values())))
+    size = (7.8 if len(panels) == 1 else 8.6, 0.42 * len(rows) + 1.1)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (label, groups) in zip(axes.flat, panels.items(), strict=True):
+        for row, (name, values) in enumerate(groups.items()):
+            ax.plot(values, [row] * len(values), "o", ms=7, mfc="none", mew=1.6, color=colours[name], clip_on=False)
+        ax.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5), xscale="log" if label in logarithmic else "linear")
+    axes[0, 0].set_yticks(range(len(rows)), rows)
     return fig
 
 
