@@ -107,10 +107,10 @@ def test_committed_tables_are_whole():
     assert len(coupling) == runs * len(experiments.COUPLING_STOPS)
     equilibria = pd.read_csv(ROOT / "results" / "experiments" / "equilibria.csv")
     assert len(equilibria) == len(experiments.GAMES) * 200
-    rates = pd.read_csv(ROOT / "results" / "experiments" / "rates.csv")
-    assert len(rates) == len(experiments.RATE_SEEDS) * 200
+    swing = pd.read_csv(ROOT / "results" / "experiments" / "swing.csv")
+    assert len(swing) == len(experiments.SWING_SEEDS) * 200
     commons = pd.read_csv(ROOT / "results" / "experiments" / "commons.csv")
     kinds = len(experiments.COMMONS) * len(experiments.COMMONS_RHO)
     assert len(commons) == kinds * len(experiments.SMALL_SEEDS)
-    for table in (rate, pairs, singles, stability, coupling, equilibria, rates, commons):
+    for table in (rate, pairs, singles, stability, coupling, equilibria, swing, commons):
         assert table.notna().all().all()

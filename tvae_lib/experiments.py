@@ -355,13 +355,13 @@ def signal(model: DualVAE, config: Config) -> dict[str, float]:
     return row
 
 
-RATE_SEEDS = range(2)
+SWING_SEEDS = range(2)
 
 
-def rates() -> None:
-    """The rates of the preset `document` without alignment, every second epoch: rates.csv."""
-    table = Table("rates", ("seed", "epoch"))
-    seeds = [seed for seed in RATE_SEEDS if not table.has(seed=seed)]
+def swing() -> None:
+    """The rates of the preset `document` without alignment, every second epoch: swing.csv."""
+    table = Table("swing", ("seed", "epoch"))
+    seeds = [seed for seed in SWING_SEEDS if not table.has(seed=seed)]
     configs = [make_config(alignment=False, seed=seed, device="cpu") for seed in seeds]
     for place, state in _finished(configs):
         history = pd.DataFrame(state["history"].tolist(), columns=list(HISTORY))[1::2]
@@ -449,7 +449,7 @@ EXPERIMENTS = {
     "coupling": coupling,
     "equilibria": equilibria,
     "commons": commons,
-    "rates": rates,
+    "swing": swing,
 }
 
 
