@@ -569,7 +569,7 @@ def state_vector(inputs: pd.DataFrame, total_epochs: int) -> Figure:
     for name, colour in zip(CORRECTIONS, (COLOURS["uniform"], *_ab(), COLOURS["other"]), strict=True):
         label = name.replace("delta_lr", "Δη").replace("delta_", "Δ")
         axes[5].plot(inputs["epoch"], inputs[name], color=colour, lw=1, label=label)
-    axes[5].set_title("Answers Δ")
+    axes[5].set_title("Corrections Δ")
     axes[5].legend(fontsize=8, loc="lower right", ncols=2)
     for ax in axes:
         ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
