@@ -16,9 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks")
 TESTS = (
     *("test_models.py", "test_losses.py", "test_evaluation.py", "test_frontier.py", "test_coupling.py"),
-    *("test_statenet.py", "test_training.py"),
+    *("test_statenet.py", "test_training.py", "test_codes.py", "test_schedules.py"),
 )
-CHAPTERS = ("02_vae.ipynb", "03_dual_vae.ipynb", "04_cross_injection.ipynb", "05_statenet.ipynb")
+CHAPTERS = tuple(
+    f"{name}.ipynb"
+    for name in ("02_vae", "03_dual_vae", "04_cross_injection", "05_statenet", "06_losses", "07_schedules")
+)
 
 
 def fails(folder: Path, *arguments: str) -> bool:

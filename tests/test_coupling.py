@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from tvae_lib import coupling, experiments
+from tvae_lib import coupling, rivals
 from tvae_lib.dual import DualVAE
 from tvae_lib.frontier import distortion_and_rate, minimise, optimal_code
 from tvae_lib.vae import Posterior
@@ -103,7 +103,7 @@ def codes(rng):
 
 
 def test_shared_gradients_read_the_same_and_let_gradients_through(codes):
-    stopped, shared = DualVAE(4).couple(*codes, 0.3), experiments.SharedGradients(4).couple(*codes, 0.3)
+    stopped, shared = DualVAE(4).couple(*codes, 0.3), rivals.SharedGradients(4).couple(*codes, 0.3)
     for a, b in zip(stopped, shared, strict=True):
         assert torch.equal(a, b)
     z_A, z_B = codes[2:]
@@ -114,11 +114,11 @@ def test_shared_gradients_read_the_same_and_let_gradients_through(codes):
 
 def test_other_couplings_inject_what_they_say(codes):
     posterior_A, posterior_B, z_A, z_B = codes
-    read_A, read_B = experiments.PartnersMean(4).couple(*codes, 0.3)
+    read_A, read_B = rivals.PartnersMean(4).couple(*codes, 0.3)
     torch.testing.assert_close(read_A, 0.7 * z_A + 0.3 * posterior_B.mean)
     torch.testing.assert_close(read_B, 0.7 * z_B + 0.3 * posterior_A.mean)
     assert torch.autograd.grad(read_A.sum(), posterior_B.mean, allow_unused=True)[0] is None
-    read_A, read_B = experiments.ForeignCode(4).couple(*codes, 0.3)
+    read_A, read_B = rivals.ForeignCode(4).couple(*codes, 0.3)
     torch.testing.assert_close(read_A, 0.7 * z_A + 0.3 * torch.cat([z_B[-1:], z_B[:-1]]))
     torch.testing.assert_close(read_B, 0.7 * z_B + 0.3 * torch.cat([z_A[-1:], z_A[:-1]]))
 
@@ -127,7 +127,7 @@ def test_readings_replace_what_they_say(codes):
     model, noise = DualVAE(4), {"A": torch.zeros(8, 4), "B": torch.zeros(8, 4)}
     posteriors = {"A": codes[0], "B": codes[1]}
     a, b = codes[0].mean, codes[1].mean
-    read = experiments.readings(model, posteriors, noise, 0.3, {"A": 1.0, "B": 1.0})
+    read = rivals.readings(model, posteriors, noise, 0.3, {"A": 1.0, "B": 1.0})
     torch.testing.assert_close(read["trained"][0], 0.7 * a + 0.3 * b)
     torch.testing.assert_close(read["foreign"][0], 0.7 * a + 0.3 * b.roll(4, 0))
     torch.testing.assert_close(read["others"][1], 0.7 * b.roll(4, 0) + 0.3 * a)

@@ -50,6 +50,14 @@ def test_repulsion_of_prior_samples_has_the_closed_form(rng):
     assert losses.repulsion(z).item() == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_expected_repulsion_is_that_of_many_codes(rng, sigma):
+    z = 0.7 * torch.randn(3000, 3, generator=rng, dtype=torch.float64)
+    pairs = (losses.repulsion(z, sigma).item() - 1 / 3000) * 3000 / 2999
+    assert pairs == pytest.approx(losses.expected_repulsion(sigma, 3, scale=0.7), rel=0.03)
+    assert losses.expected_repulsion(0.5, 16) == pytest.approx(9.0**-8)
+
+
 def test_total_is_the_complete_decomposition(rng):
     ce_A, kl_A, ce_B, kl_B, negentropy, repulsion, align = terms = torch.rand(7, generator=rng)
     lambdas, g = torch.tensor([0.7, 0.6, 0.3]), torch.tensor([1.3, 0.8])
@@ -91,3 +99,36 @@ def test_moving_average_uses_the_slower_rate_while_balanced(a, b, x, y):
     moved = losses.average_norms(average, new, torch.tensor(False))
     torch.testing.assert_close(moved, alpha * average + (1 - alpha) * new)
     assert torch.equal(losses.average_norms(average, new, torch.tensor(True)), new)
+
+
+def loop(raw, alpha, start, steps=400):
+    """The last few ratios of the balance loop on constant raw norms 1 and `raw`."""
+    norms, path = torch.tensor(start, dtype=torch.float64), []
+    for _ in range(steps):
+        scaled = losses.balance_factors(norms) * torch.tensor([1.0, raw], dtype=torch.float64)
+        norms = losses.average_norms(norms, scaled, torch.tensor(False), (alpha, alpha))
+        path.append((norms[1] / norms[0]).item())
+    return path[-4:]
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("raw", [0.05, 0.5, 1.0, 4.0, 20.0])
+def test_balance_loop_rests_where_theory_says_and_only_where_it_is_stable(raw, alpha):
+    rest = losses.settled_ratio(raw)
+    stable = not 1 / 8 < raw < 8 or abs(losses.loop_eigenvalue(alpha)) < 1
+    for start in ((1.0, 20.0), (1.0, rest * 1.001)):
+        settled = loop(raw, alpha, start) == pytest.approx([rest] * 4, rel=1e-6)
+        assert settled == stable
+
+
+@given(st.floats(0.01, 100))
+def test_settled_ratio_is_a_point_of_rest(raw):
+    rest = losses.settled_ratio(raw)
+    g_A, g_B = losses.balance_factors(torch.tensor([1.0, rest], dtype=torch.float64)).tolist()
+    assert raw * g_B / g_A == pytest.approx(rest)
+
+
+def test_eigenvalue_is_how_fast_an_error_dies():
+    for alpha in (0.5, 0.9):
+        errors = [math.log(q) for q in loop(1.0, alpha, (1.0, 1.01), steps=6)]
+        assert errors[-1] / errors[-2] == pytest.approx(losses.loop_eigenvalue(alpha), rel=1e-2)

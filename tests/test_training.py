@@ -395,6 +395,19 @@ def test_gradient_shares_sum_to_one_and_leave_the_state_alone():
     assert all(torch.equal(before[name], state[name]) for name in ("theta", "rho", "norms", "lr"))
 
 
+def test_gradients_of_the_terms_sum_to_the_gradient_of_the_total():
+    trainer, state = train(2)
+    state, controls = schedule(state, 2, 400, trainer.prescribed(2))
+    batch, noise = next(iter(trainer.batches(2)))
+    theta = state["theta"].clone().requires_grad_()
+    weights, _ = trainer.step.weights(state, controls)
+    terms, _ = trainer.step.terms(theta, batch, noise, controls)
+    each = [torch.autograd.grad(t, theta, retain_graph=True)[0] for t in weights.detach() * terms]
+    (total,) = torch.autograd.grad(trainer.step.loss(theta, state, batch, noise, controls)[0], theta)
+    torch.testing.assert_close(sum(each), total, rtol=1e-4, atol=1e-6)
+    assert all(gradient.norm() > 0 for gradient in each)
+
+
 def test_step_never_leaves_the_device(monkeypatch):
     trainer, state = train(1)
     state, controls = schedule(state, 1, 400, trainer.prescribed(1))

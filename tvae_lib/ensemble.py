@@ -10,7 +10,7 @@ from torch import Tensor, vmap
 from tvae_lib import replay
 from tvae_lib.config import Config, ParameterError
 from tvae_lib.dual import DualVAE
-from tvae_lib.training import Controls, State, Step, Trainer, initial_state
+from tvae_lib.training import Controls, Prescription, State, Step, Trainer, initial_state, prescribe
 
 CPU_REPLICAS = 2  # in an ensemble on a CPU; 3 took longer a replica, 4 no less
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
@@ -44,10 +44,16 @@ class Ensemble(Trainer):
     Raises ParameterError where the configurations differ in more than seed and controls.
     """
 
-    def __init__(self, configs: list[Config], device: torch.device | str, pair: type[DualVAE] = DualVAE):
+    def __init__(
+        self,
+        configs: list[Config],
+        device: torch.device | str,
+        pair: type[DualVAE] = DualVAE,
+        prescribe: Prescription = prescribe,
+    ):
         check(configs)
         super().__init__(configs[0], device)
-        self.members = [Trainer(config, device) for config in configs]
+        self.members = [Trainer(config, device, prescribe) for config in configs]
         self.step = self.take = EnsembleStep(*configs, pair=pair)
         self.compiles = self.device.type == "cpu" and replay.can_compile()
 
@@ -88,17 +94,29 @@ def train(configs: list[Config], device: torch.device | str, epochs: int) -> lis
     return [state for _, state in progress(configs, device, (epochs,))]
 
 
-def progress(configs: list[Config], device: torch.device | str, stops: tuple[int, ...], pair: type[DualVAE] = DualVAE):
+def progress(
+    configs: list[Config],
+    device: torch.device | str,
+    stops: tuple[int, ...],
+    pair: type[DualVAE] = DualVAE,
+    prescribe: Prescription = prescribe,
+    start: list[State] | None = None,
+):
     """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
 
     On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step.
-    `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`.
+    `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe` says what each
+    epoch prescribes; `start` holds the states, all at one epoch, from which to go on.
     Raises ParameterError where the configurations differ in more than seed and controls, or a stop is out of range.
     """
+    if not configs:
+        return
     check(configs)
-    if not 1 <= min(stops) <= max(stops) <= configs[0].total_epochs:
+    first = int(start[0]["epoch"]) if start else 0
+    if not first < min(stops) <= max(stops) <= configs[0].total_epochs:
         raise ParameterError(
-            f"epochs is {', '.join(map(str, stops))}; it must be a whole number from 1 to {configs[0].total_epochs}."
+            f"epochs is {', '.join(map(str, stops))}; it must be a whole number "
+            f"from {first + 1} to {configs[0].total_epochs}."
         )
     device = torch.device(device)
     size = CPU_REPLICAS if device.type == "cpu" else len(configs)
@@ -106,14 +124,19 @@ def progress(configs: list[Config], device: torch.device | str, stops: tuple[int
     groups = [places[i : i + size] for i in range(0, len(configs), size)]
     recorded = {}
     for group in groups:
-        ensemble = Ensemble([configs[i] for i in group], device, pair)
-        state = ensemble.stack([initial_state(configs[i], device) for i in group])
+        ensemble = Ensemble([configs[i] for i in group], device, pair, prescribe)
+        state = ensemble.stack([start[i] if start else initial_state(configs[i], device) for i in group])
         kind = (len(group), ensemble.step.used, ensemble.step.resting)
         if kind not in recorded:
-            ensemble.hasten(state, max(stops) * len(groups))
+            ensemble.hasten(state, (max(stops) - first) * len(groups))
             recorded[kind] = ensemble.take
         ensemble.take = recorded[kind]
-        for epoch in range(max(stops)):
+        for epoch in range(first, max(stops)):
             state = ensemble.epoch(state)
             if epoch + 1 in stops:
                 yield from zip(group, ensemble.unstack(state), strict=True)
+
+
+def finished(configs: list[Config], device: torch.device | str, pair: type[DualVAE] = DualVAE):
+    """As `progress`, with the end of the run as its only stop; nothing where there is no configuration."""
+    return progress(configs, device, (configs[0].total_epochs,), pair) if configs else []

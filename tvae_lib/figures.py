@@ -586,3 +586,187 @@ def jump(k: Tensor, formula: Tensor, measured: Tensor) -> Figure:
     ax.set(xlabel="steps after the jump", ylabel="length of the update, relative", ylim=(0.5, 2.5))
     _legend(ax, 2)
     return fig
+
+
+TERM_STYLES = {  # term: (name, colour, dashes)
+    "ce": ("cross-entropy", None, "-"),
+    "kl": ("rate", None, (0, (4, 1.5))),
+    "alignment": ("alignment", "#222222", "-"),
+    "negentropy": ("output entropy", "#cc79a7", "-"),
+    "repulsion": ("repulsion", "#a08a00", "-"),
+}
+
+
+def gradient_shares(evaluations: pd.DataFrame, total_epochs: int) -> Figure:
+    """The share of each term in the gradient of A and of B, evaluation by evaluation, and of the two small terms."""
+    fig, axes = _panels(1, 3, total_epochs, True, height=3.2)
+    fig.set_figwidth(8.8)
+    for ax, pathway in zip(axes, ("A", "B"), strict=False):
+        for term in ("ce", "kl", "alignment"):
+            name, colour, dashes = TERM_STYLES[term]
+            column = f"share_{term}_{pathway}" if term == "alignment" else f"share_{term}_{pathway}_{pathway}"
+            ax.plot(evaluations["epoch"], evaluations[column], color=colour or COLOURS[pathway], ls=dashes, label=name)
+        ax.set_title(f"Shares in the gradient of {pathway}")
+        ax.axhline(0, color="#999999", lw=0.8)
+        ax.set_ylim(-1, 1.6)
+        ax.legend(fontsize=7.5, loc="lower left", handlelength=1.6, labelspacing=0.3)
+    for term in ("negentropy", "repulsion"):
+        name, colour, _ = TERM_STYLES[term]
+        axes[2].plot(evaluations["epoch"], evaluations[f"share_{term}_B"].abs(), color=colour, label=name)
+    axes[2].set(yscale="log", title="Size of the small ones, B", ylim=(1e-12, 3))
+    axes[2].legend(fontsize=8, loc="lower right")
+    for ax in axes:
+        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100))
+    return fig
+
+
+def rate_parts(table: pd.DataFrame) -> Figure:
+    """The rate of each pathway at some epochs, as a bar of its three parts."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.0, 3.2), sharey=True)
+    shades = {"I(x; z)": 1.0, "total correlation": 0.55, "dimension-wise": 0.22}
+    for ax, pathway in zip(axes, ("A", "B"), strict=True):
+        chosen = table[table["pathway"] == pathway]
+        bottom = 0 * chosen["I(x; z)"].to_numpy()
+        places = range(len(chosen))
+        for part, alpha in shades.items():
+            ax.bar(places, chosen[part], 0.6, bottom=bottom, color=COLOURS[pathway], alpha=alpha, label=part)
+            bottom = bottom + chosen[part].to_numpy()
+        ax.set_xticks(places, [str(epoch) for epoch in chosen["epoch"]])
+        ax.set(title=f"Pathway {pathway}", xlabel="epoch")
+        ax.grid(axis="x", visible=False)
+        ax.legend(fontsize=8)
+    axes[0].set_ylabel("nats")
+    return fig
+
+
+def minibatch_bias(table: pd.DataFrame, truth: dict[str, float]) -> Figure:
+    """Estimates of information and total correlation from batches of several sizes, beside what they estimate."""
+    fig, axes = plt.subplots(1, len(truth), figsize=(8.0, 3.2))
+    styles = {"batch mean": (NEITHER[0], "o"), "stratified": (NEITHER[1], "v")}
+    for ax, (part, value) in zip(axes, truth.items(), strict=True):
+        ax.axhline(value, color=COLOURS["uniform"], lw=1.2, label="sum over all operations")
+        for estimator, group in table.groupby("estimator"):
+            colour, marker = styles[estimator]
+            ax.errorbar(
+                group["n"], group[part], yerr=2 * group[f"{part}, error"], color=colour, marker=marker, label=estimator
+            )
+        ax.set(xscale="log", title=part, xlabel="operations in the batch")
+        ax.xaxis.set_major_locator(mpl.ticker.FixedLocator(sorted(table["n"].unique())))
+        ax.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%d"))
+        ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes[0].set_ylabel("nats")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    return fig
+
+
+def repulsion_width(
+    sigma: Tensor, curves: dict[str, Tensor], measured: pd.DataFrame, marked: dict[str, float]
+) -> Figure:
+    """What the width of the repulsion kernel does: its mean and its push in theory, and its share in a gradient."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.2))
+    for (name, curve), colour in zip(curves.items(), NEITHER, strict=False):
+        axes[0].plot(sigma, curve, color=colour, label=name)
+    axes[0].set(title="Codes from the prior", ylim=(1e-9, 9))
+    axes[1].plot(
+        measured["sigma"], measured["share"], "s-", color=COLOURS["B"], ms=4, label="share in the gradient of B"
+    )
+    axes[1].set(title="A trained pair")
+    for ax in axes:
+        for (name, place), dashes in zip(marked.items(), (DASHES["untrained"], DASHES["uniform"]), strict=True):
+            ax.axvline(place, color=COLOURS["uniform"], ls=dashes, lw=1.2, label=name)
+        ax.set(xscale="log", yscale="log", xlabel="σ of the kernel")
+        ax.legend(fontsize=8, loc="lower right")
+    return fig
+
+
+def balance_map(r: Tensor, rules: dict[str, Tensor], measured: dict[str, pd.DataFrame]) -> Figure:
+    """The ratio of scaled gradient norms against that of the raw ones: rules at rest, and loops of real runs."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.9), width_ratios=(1, 1))
+    styles = ("-", (0, (5, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.5)))
+    colours = (COLOURS["uniform"], NEITHER[1], NEITHER[0], COLOURS["untrained"])
+    for (name, curve), dashes, colour in zip(rules.items(), styles, colours, strict=True):
+        axes[0].plot(r, curve, color=colour, ls=dashes, label=name)
+    axes[0].set(title="Where rules come to rest", xlim=(r.min(), r.max()), ylim=(0.08, 12))
+    axes[1].plot(r, next(iter(rules.values())), color=COLOURS["uniform"], label="as written, at rest")
+    for (name, points), colour in zip(measured.items(), (NEITHER[0], NEITHER[1]), strict=True):
+        axes[1].plot(points["raw"], points["scaled"], ".", ms=5, color=colour, alpha=0.7, label=name)
+    low, high = (
+        min(points["raw"].min() for points in measured.values()),
+        max(p["raw"].max() for p in measured.values()),
+    )
+    axes[1].set(title="Loops of real runs", xlim=(0.8 * low, 1.25 * high))
+    for ax in axes:
+        ax.axhspan(*RATIO_BAND, color=COLOURS["other"], alpha=0.13, lw=0)
+        ax.set(xscale="log", yscale="log", xlabel="ratio of raw norms r₀, B over A")
+        ax.legend(fontsize=8, loc="upper left")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(mpl.ticker.FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10]))
+            axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+            axis.set_minor_locator(mpl.ticker.NullLocator())
+    axes[0].set_ylabel("ratio of scaled norms r")
+    return fig
+
+
+def schedules(formulas: pd.DataFrame, realised: pd.DataFrame) -> Figure:
+    """The formulas of rho, tau and beta over the clock, lines, and what a run realised, points; a panel each."""
+    fig, axes = _panels(2, 2, len(formulas), True, height=2.6)
+    fig.set_figwidth(8.6)
+    epochs = range(len(formulas))
+    axes[0].plot(epochs, formulas["rho"], color=COLOURS["uniform"], lw=1.2, label="gate open")
+    axes[0].plot(epochs, formulas["rho_shut"], color=COLOURS["untrained"], ls=DASHES["untrained"], label="gate shut")
+    axes[0].plot(realised["epoch"] - 1, realised["rho"], ".", ms=3, color=COLOURS["other"], label="realised")
+    axes[0].set_title("Permeability ρ")
+    axes[0].legend(fontsize=8, loc="lower right")
+    titles = {"tau_A": "Temperature τ of A", "tau_B": "Temperature τ of B"}
+    for ax, (column, title) in zip(axes[1:], titles.items(), strict=False):
+        ax.plot(epochs, formulas[column], color=COLOURS["uniform"], lw=1.2, label="formula")
+        ax.plot(realised["epoch"] - 1, realised[column], ".", ms=3, color=COLOURS[column[-1]], label="realised")
+        ax.axhline(0, color="#999999", lw=0.8)
+        ax.set_title(title)
+        ax.legend(fontsize=8, loc="lower left")
+    for pathway in ("A", "B"):
+        axes[3].plot(epochs, formulas[f"beta_{pathway}"], color=COLOURS["uniform"], lw=1.2)
+        chosen = realised[::10]
+        axes[3].plot(
+            chosen["epoch"] - 1, chosen[f"beta_{pathway}"], MARKERS[pathway], ms=3, color=COLOURS[pathway],
+            label=f"{pathway}, realised",
+        )  # fmt: skip
+    axes[3].set_title("KL weight β")
+    axes[3].legend(fontsize=8, loc="lower right")
+    return fig
+
+
+def lagging(lags: Tensor, guaranteed: Tensor, marked: dict[str, float], weights: pd.DataFrame) -> Figure:
+    """What a lag of two cycling weights guarantees, and the two weights over the clock with half a cycle's lag."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.1), width_ratios=(1, 1.5))
+    axes[0].plot(lags, guaranteed, color=COLOURS["other"])
+    for (name, lag), marker in zip(marked.items(), ("v", "D"), strict=True):
+        place = guaranteed[(lags - lag).abs().argmin()]
+        axes[0].plot(lag, place, marker, color=COLOURS["uniform"], ms=6, label=name)
+    axes[0].set(title="The greater factor, at worst", xlabel="lag, radians")
+    axes[0].set_xticks([0, math.pi / 4, math.pi / 2, math.pi], ["0", "π/4", "π/2", "π"])
+    axes[0].legend(fontsize=8, loc="upper left")
+    shade_phases(axes[1], len(weights))
+    for pathway in ("A", "B"):
+        axes[1].plot(weights[f"lagging_{pathway}"], color=COLOURS[pathway], lw=1.2, label=f"{pathway}, lagging")
+        axes[1].plot(weights[f"beta_{pathway}"], color=COLOURS[pathway], ls=":", label=f"{pathway}, document")
+    axes[1].set(title="KL weight β", xlabel="epoch")
+    axes[1].legend(fontsize=7.5, loc="lower right", ncols=2)
+    return fig
+
+
+def turnover(
+    epochs: list[int], found: dict[str, list[float]], lost: dict[str, list[float]], total_epochs: int
+) -> Figure:
+    """Operations found, up, and lost, down, since the evaluation before: a bar for each, per cent of all."""
+    fig, axes = _panels(2, 1, total_epochs, True, height=2.2)
+    fig.set_figwidth(7.8)
+    width = 0.7 * min(b - a for a, b in itertools.pairwise(epochs))
+    for ax, pathway in zip(axes, ("A", "B"), strict=True):
+        ax.bar(epochs, found[pathway], width, color=COLOURS[pathway], label="found")
+        ax.bar(epochs, [-value for value in lost[pathway]], width, color=COLOURS[pathway], alpha=0.45, label="lost")
+        ax.axhline(0, color=COLOURS["uniform"], lw=0.8)
+        ax.set_title(f"Decoder {pathway}")
+        ax.set_ylabel("operations, %")
+        _legend(ax, 2)
+    return fig

@@ -12,6 +12,7 @@ from tvae_lib.vae import kl_to_prior, log_likelihood
 
 TERMS = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")
 BALANCE_RANGE = (0.5, 2.0)
+ALPHAS = (0.9, 0.95)  # of the moving average of gradient norms: else, and while balanced
 
 
 def cross_entropy(logits: Tensor, indicators: Tensor) -> Tensor:
@@ -44,6 +45,14 @@ def repulsion(z: Tensor, sigma: Tensor | float = 0.5) -> Tensor:
     kernel = torch.addmm(-halves, codes, codes.T).sub_(halves.unsqueeze(-1)).clamp_min_(-80).clamp_max_(0).exp_()
     gradient = (kernel @ codes - codes * kernel.sum(-1, keepdim=True)) * (2 / (kernel.numel() * sigma))
     return with_gradient(kernel.mean(), z, gradient)
+
+
+def expected_repulsion(sigma: float, latent: int, scale: float = 1.0) -> float:
+    """E exp(-||z - z'||^2 / 2 sigma^2) of two independent codes from N(0, scale^2 I).
+
+    Equation: eq-expected-repulsion. Source: ours.
+    """
+    return (1 + 2 * scale**2 / sigma**2) ** (-latent / 2)
 
 
 def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
@@ -114,10 +123,30 @@ def is_balanced(ratio: Tensor) -> Tensor:
     return ((ratio > RATIO_BAND[0]) & (ratio < RATIO_BAND[1])).to(ratio.dtype)
 
 
-def average_norms(average: Tensor, norms: Tensor, first: Tensor) -> Tensor:
+def average_norms(average: Tensor, norms: Tensor, first: Tensor, alphas: tuple[float, float] = ALPHAS) -> Tensor:
     """Exponential moving average of the two gradient norms: (2,) -> (2,); starts at the first observed norms.
 
-    alpha = 0.95 while balanced, else 0.9. Equation: eq-ema. Source: Foundations, "Gradient Balance Scaling".
+    alpha is the second of `alphas` while balanced, else the first. Equation: eq-ema. Source: Foundations, "Gradient
+    Balance Scaling".
     """
-    alpha = 0.9 + 0.05 * is_balanced(gradient_ratio(average))
+    alpha = alphas[0] + (alphas[1] - alphas[0]) * is_balanced(gradient_ratio(average))
     return torch.where(first, norms, alpha * average + (1 - alpha) * norms)
+
+
+def settled_ratio(raw: float) -> float:
+    """The ratio of scaled gradient norms, B over A, at which the balance loop rests if that of the raw ones is `raw`.
+
+    The cube root of it in [1/8, 8]; beyond, where both factors are clipped, a quarter or four times of it.
+    Equation: eq-settled. Source: ours.
+    """
+    low, high = BALANCE_RANGE
+    root = raw ** (1 / 3)
+    return root if low <= root <= high else raw * (low / high if raw > 1 else high / low)
+
+
+def loop_eigenvalue(alpha: float) -> float:
+    """What a small error of the log-ratio is multiplied by in a step of the balance loop where nothing is clipped.
+
+    Equation: eq-eigenvalue. Source: ours.
+    """
+    return 3 * alpha - 2

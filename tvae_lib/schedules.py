@@ -86,3 +86,43 @@ def cosine_factor(t: float) -> float:
     Equation: eq-cosine. Source: ours.
     """
     return 0.5 * (1 + math.cos(math.pi * t / CLOCK))
+
+
+def ramp(t: float, start: float, end: float) -> float:
+    """Where t stands between two times, in [0, 1]."""
+    return min(max((t - start) / (end - start), 0.0), 1.0)
+
+
+def straight_permeability(t: float) -> float:
+    """rho as the phases name it, without gate or jump: 0.1, to 0.3 in phase 2, to 0.7 in phase 3, 0.7.
+
+    Equation: eq-straight-rho. Source: ours.
+    """
+    return 0.1 + 0.2 * ramp(t, *PHASE_STARTS[1:3]) + 0.4 * ramp(t, *PHASE_STARTS[2:])
+
+
+def boosted_temperature_A(t: float) -> float:
+    """tau_A with an amplitude that grows from 0.1 to 0.5 of its base in phase 4: continuous, at least 0.15.
+
+    Equation: eq-boosted-tau-a. Source: ours.
+    """
+    base = 1.0 + (0.3 - 1.0) * t / CLOCK
+    amplitude = (0.1 + 0.4 * ramp(t, PHASE_STARTS[3], CLOCK)) * base
+    return base + amplitude * math.cos(2 * math.pi * t / 30 + math.pi / 2)
+
+
+def boosted_temperature_B(t: float) -> float:
+    """tau_B from 0.9 to 0.2 before phase 4, from 0.2 to 0.3 in it.
+
+    Equation: eq-boosted-tau-b. Source: ours.
+    """
+    return 0.9 - 0.7 * ramp(t, 30, PHASE_STARTS[3]) + 0.1 * ramp(t, PHASE_STARTS[3], CLOCK)
+
+
+def cycle(t: float, lag: float, depth: float = 0.3) -> float:
+    """A factor on a KL weight that swings by `depth` around 1 with period 30, `lag` radians behind.
+
+    Of two such factors the greater is never below 1 - depth cos(lag / 2), lag their difference.
+    Equation: eq-cycle. Source: ours.
+    """
+    return 1 - depth * math.cos(2 * math.pi * t / 30 - lag)

@@ -5,6 +5,7 @@ The state is one flat dictionary of tensors; saved as it is, it is the checkpoin
 """
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -285,6 +286,9 @@ def prescribe(config: Config, epoch: int) -> Controls:
     )
 
 
+Prescription = Callable[[Config, int], Controls]  # what an epoch prescribes, as `prescribe` gives it
+
+
 def schedule(state: State, epoch: int, total_epochs: int, prescribed: Controls) -> tuple[State, Controls]:
     """The state with the epoch's rho, and what is prescribed with that rho in it."""
     t, t_before = (schedules.clock(e, total_epochs) for e in (epoch, epoch - 1))
@@ -351,12 +355,14 @@ class Trainer:
     """One configuration on one device: `epoch(state)` trains an epoch and returns the next state.
 
     `step` is the training step, `take` what takes it: the step itself, or after `hasten` a recording of it.
+    `prescribe` says what each epoch prescribes, where it is not to be the configuration's schedules.
     """
 
     compiles = False  # a run must not need a compiler, nor come out otherwise where there is one
 
-    def __init__(self, config: Config, device: torch.device | str):
+    def __init__(self, config: Config, device: torch.device | str, prescribe: Prescription = prescribe):
         self.config = config
+        self.prescribe = prescribe
         self.device = torch.device(device)
         self.data = Data(config, self.device)
         self.step = self.take = Step(config)
@@ -391,7 +397,7 @@ class Trainer:
 
     def prescribed(self, epoch: int) -> Controls:
         """What the configuration prescribes in an epoch, scalars on the device."""
-        return Controls(*torch.tensor(prescribe(self.config, epoch), device=self.device).unbind())
+        return Controls(*torch.tensor(self.prescribe(self.config, epoch), device=self.device).unbind())
 
     def begin(self, state: State, prescribed: Controls, epoch: int):
         """Before the first batch: the state with rho, lr and lambda of the epoch, its controls, the corrections."""
