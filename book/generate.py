@@ -223,9 +223,9 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
     lines = [NOTICE, "# What the chapters established\n"]
     told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
     lines.append(
-        f"One line for each of the {len(decided)} claims that have a verdict ({told}; {len(claims) - len(decided)} are\n"
-        "open): the claim in our words, and the first sentence of what was found. All of it, with the evidence, is in\n"
-        "{doc}`the ledger <claims>`.\n"
+        f"One line for each of the {len(decided)} claims that have a verdict: {told}.\n"
+        f"({len(claims) - len(decided)} more are open.) The claim in our words, and the first sentence of what was found.\n"
+        "All of it, with the evidence, is in {doc}`the ledger <claims>`.\n"
     )
     titles = {page.link: page.title for page in all_pages}
     for chapter in sorted({claim["chapter"] for claim in decided}):
@@ -235,7 +235,9 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
         for claim in inside:
             name, (verdict,) = claim["id"], found[claim["id"]]
             first = re.split(r"(?<=\.)\s+(?=[A-Z])", verdict["finding"])[0]
-            lines.append(f"- [{name}](claims.md#claim-{name.lower()}), **{verdict['verdict']}**. *{claim['claim']}* {first}")
+            lines.append(
+                f"- [{name}](claims.md#claim-{name.lower()}), **{verdict['verdict']}**. *{claim['claim']}* {first}"
+            )
         lines.append("")
     return "\n".join(lines)
 

@@ -105,3 +105,5 @@ def test_two_lagging_weights_are_never_both_below_the_bound(lag):
     greater = [max(schedules.cycle(t / 20, 0.0), schedules.cycle(t / 20, lag)) for t in range(600)]
     assert min(greater) == pytest.approx(1 - 0.3 * math.cos(lag / 2), abs=1e-3)
     assert schedules.cycle(0.0, 0.0, depth=0.5) == 0.5
+    later = 30 * lag / (2 * math.pi)
+    assert schedules.cycle(later, lag) == pytest.approx(0.7)  # lowest as much later as it lags
