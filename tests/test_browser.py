@@ -138,6 +138,14 @@ def test_every_link_and_anchor_inside_the_book_resolves(html):
     assert broken == []
 
 
+def test_no_directive_or_label_is_left_as_text(html):
+    for path in html.rglob("*.html"):
+        text = path.read_text()
+        assert "```{" not in text, path.name
+        if path.name not in ("equations.html", "prf-prf.html"):  # these list labels
+            assert not re.findall(r">\s*((?:thm|eq|fig|sec|step|ex)-[a-z0-9-]+)\s*<", text), path.name
+
+
 def test_theme_switch(browser, html):
     with Visit(browser, html, "book/index") as visit:
         seen = set()

@@ -92,12 +92,12 @@ def test_phases_branch_off_and_go_on_where_they_were(small, monkeypatch):
     experiments.main(["phases"])
     table = experiments.read("phases")
     assert table.groupby("schedule").size().to_dict() == {
-        "document": 6, "without boost": 1, "released": 1, "wanted": 3, "constant": 3,
+        "document": 6, "without boost": 1, "released": 1, "wanted": 3,
     }  # fmt: skip
     assert table.notna().all().all()
     by_schedule = table[(table["seed"] == 0) & (table["epoch"] == 3)].set_index("schedule")
     assert by_schedule.loc["released", "rho"] == 0
-    assert by_schedule["rho"].drop(["released", "constant"]).between(0.0999, 0.1001).all()
+    assert by_schedule["rho"].drop("released").between(0.0999, 0.1001).all()
     whole = (small / "phases.csv").read_bytes()
     kept = table[table["schedule"] != "released"]
     kept.to_csv(small / "phases.csv", index=False)

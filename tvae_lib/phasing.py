@@ -46,17 +46,11 @@ def wanted(config: Config, epoch: int) -> Controls:
     )
 
 
-def constant(config: Config, epoch: int) -> Controls:
-    """No phases: rho and the temperatures constant, the KL weights the document's."""
-    return prescribe(config, epoch)._replace(phased=False, rho=config.rho, tau_A=config.tau, tau_B=config.tau)
-
-
 SCHEDULES = {  # name: what an epoch prescribes
     "document": prescribe,
     "without boost": without_boost,
     "released": released,
     "wanted": wanted,
-    "constant": constant,
 }
 BRANCHES = ("without boost", "released")  # of the document's training, at the start of phase 4
 
