@@ -224,8 +224,8 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
     told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
     lines.append(
         f"One line for each of the {len(decided)} claims that have a verdict: {told}.\n"
-        f"({len(claims) - len(decided)} more are open.) The claim in our words, and the first sentence of what was found.\n"
-        "All of it, with the evidence, is in {doc}`the ledger <claims>`.\n"
+        f"({len(claims) - len(decided)} more are open.) The claim in our words, and the first sentence of what was\n"
+        "found. All of it, with the evidence, is in {doc}`the ledger <claims>`.\n"
     )
     titles = {page.link: page.title for page in all_pages}
     for chapter in sorted({claim["chapter"] for claim in decided}):

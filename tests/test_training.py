@@ -403,7 +403,9 @@ def test_gradients_of_the_terms_sum_to_the_gradient_of_the_total():
     weights, _ = trainer.step.weights(state, controls)
     terms, _ = trainer.step.terms(theta, batch, noise, controls)
     each = [torch.autograd.grad(t, theta, retain_graph=True)[0] for t in weights.detach() * terms]
-    (total,) = torch.autograd.grad(trainer.step.loss(theta, state, batch, noise, controls)[0], theta)
+    loss, _ = trainer.step.loss(theta, state, batch, noise, controls)
+    torch.testing.assert_close(torch.dot(weights, terms), loss)
+    (total,) = torch.autograd.grad(torch.dot(weights, terms), theta)  # of the same pass: no rectifier may flip
     torch.testing.assert_close(sum(each), total, rtol=1e-4, atol=1e-6)
     assert all(gradient.norm() > 0 for gradient in each)
 

@@ -712,9 +712,9 @@ def schedules(formulas: pd.DataFrame, realised: pd.DataFrame) -> Figure:
     fig, axes = _panels(2, 2, len(formulas), True, height=2.6)
     fig.set_figwidth(8.6)
     epochs = range(len(formulas))
-    axes[0].plot(epochs, formulas["rho"], color=COLOURS["uniform"], lw=1.2, label="gate open")
+    axes[0].plot(realised["epoch"] - 1, realised["rho"], ".", ms=5, color=COLOURS["other"], label="realised")
+    axes[0].plot(epochs, formulas["rho"], color=COLOURS["uniform"], lw=0.9, label="gate open")
     axes[0].plot(epochs, formulas["rho_shut"], color=COLOURS["untrained"], ls=DASHES["untrained"], label="gate shut")
-    axes[0].plot(realised["epoch"] - 1, realised["rho"], ".", ms=3, color=COLOURS["other"], label="realised")
     axes[0].set_title("Permeability ρ")
     axes[0].legend(fontsize=8, loc="lower right")
     titles = {"tau_A": "Temperature τ of A", "tau_B": "Temperature τ of B"}
@@ -748,9 +748,10 @@ def lagging(lags: Tensor, guaranteed: Tensor, marked: dict[str, float], weights:
     axes[0].legend(fontsize=8, loc="upper left")
     shade_phases(axes[1], len(weights))
     for pathway in ("A", "B"):
-        axes[1].plot(weights[f"lagging_{pathway}"], color=COLOURS[pathway], lw=1.2, label=f"{pathway}, lagging")
+        axes[1].plot(weights[f"lagging_{pathway}"], color=COLOURS[pathway], lw=1.2, label=f"{pathway}, with cycle")
         axes[1].plot(weights[f"beta_{pathway}"], color=COLOURS[pathway], ls=":", label=f"{pathway}, document")
     axes[1].set(title="KL weight β", xlabel="epoch")
+    axes[1].set_ylim(0.1, None)
     axes[1].legend(fontsize=7.5, loc="lower right", ncols=2)
     return fig
 
@@ -769,4 +770,17 @@ def turnover(
         ax.set_title(f"Decoder {pathway}")
         ax.set_ylabel("operations, %")
         _legend(ax, 2)
+    return fig
+
+
+def turns(measured: pd.DataFrame, predicted: pd.DataFrame) -> Figure:
+    """Information in the own codes of A and B in phase 4, points, beside the equilibrium of the game, lines."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.0), sharey=True)
+    for ax, pathway in zip(axes, ("A", "B"), strict=True):
+        ax.plot(predicted.index, predicted[f"own_{pathway}"], color=COLOURS["uniform"], lw=1.2, label="equilibrium")
+        style = {"color": COLOURS[pathway], "ms": 5, "label": f"{pathway}, trained"}
+        ax.plot(measured.index, measured[f"information_{pathway}"], MARKERS[pathway], **style)
+        ax.set(title=f"I(x; z) of {pathway}", xlabel="epoch", ylim=(-0.4, 11.6))
+        _legend(ax, 2)
+    axes[0].set_ylabel("nats")
     return fig
