@@ -209,3 +209,23 @@ def test_cka_is_one_for_a_rotation_and_small_for_noise(rng):
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=rng))[0]
     assert evaluation.cka(x, 3 * x @ rotation + 1) == pytest.approx(1, abs=1e-6)
     assert evaluation.cka(x, torch.randn(2000, 4, generator=rng)) < 0.02
+
+
+@pytest.mark.parametrize(("shift", "within"), [(0.0, 0.98), (0.3, 0.95)])
+def test_importance_sampling_finds_the_probability_whatever_the_proposal(shift, within):
+    decoder = Linear(3.0, 0.8)
+    own = decoder.trit_marginal().double()
+    known = own[all_operations().long() + 1].prod(1)
+    means = torch.cat([all_operations().float(), torch.zeros(SIZE, 0)], 1) + shift
+    proposal = Posterior(means, torch.full((SIZE, 9), -0.2))
+    p, error = evaluation.importance(decoder, proposal, 256, stream(0, 0, "importance"))
+    deviation = (p - known) / error
+    assert (deviation.abs() < 3).double().mean() > within  # errors of a worse proposal are skewed
+    assert p.sum().item() == pytest.approx(1, abs=3 * error.square().sum().sqrt().item())
+
+
+def test_importance_sampling_of_a_constant_decoder_has_no_bias_from_its_weights():
+    proposal = Posterior(torch.ones(SIZE, 2), torch.zeros(SIZE, 2))
+    p, error = evaluation.importance(Constant(torch.zeros(9, 3)), proposal, 200, stream(0, 0, "constant"))
+    assert ((p - 1 / SIZE) / error).abs().mean() < 1.2
+    assert p.mean().item() == pytest.approx(1 / SIZE, rel=1e-3)

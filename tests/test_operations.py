@@ -7,7 +7,18 @@ import torch
 from hypothesis import given
 
 from tvae_lib import operations
-from tvae_lib.operations import SIZE, TRITS, all_operations, index_of, one_hot, operation_at, split, uniform_coverage
+from tvae_lib.operations import (
+    SIZE,
+    TRITS,
+    all_operations,
+    coverage_deviation,
+    index_of,
+    one_hot,
+    operation_at,
+    split,
+    uniform_coverage,
+    uniform_coverage_deviation,
+)
 
 trits = st.lists(st.sampled_from([-1, 0, 1]), min_size=TRITS, max_size=TRITS)
 
@@ -56,3 +67,18 @@ def test_split_is_a_partition_of_the_asked_size(holdout):
     training, held_out = split(holdout, torch.Generator().manual_seed(1))
     assert sorted(training.tolist() + held_out.tolist()) == list(range(SIZE))
     assert len(held_out) == round(holdout * SIZE)
+
+
+@pytest.mark.parametrize("draws", [1, 30, 400])
+def test_coverage_deviation_is_the_sum_over_all_pairs(rng, draws):
+    p = torch.softmax(2 * torch.randn(200, generator=rng, dtype=torch.float64), 0)
+    missed = (1 - p) ** draws
+    covariance = (1 - p.unsqueeze(1) - p) ** draws - missed.unsqueeze(1) * missed
+    covariance.diagonal().copy_(missed - missed**2)
+    assert coverage_deviation(p, draws) == pytest.approx(math.sqrt(covariance.sum().clamp(min=0)) / 200, abs=1e-8)
+
+
+@pytest.mark.parametrize("draws", [10_000, 50_000, 195_000])
+def test_coverage_deviation_of_the_uniform_distribution(draws):
+    uniform = torch.full((SIZE,), 1 / SIZE)
+    assert coverage_deviation(uniform, draws) == pytest.approx(uniform_coverage_deviation(draws), rel=1e-3)

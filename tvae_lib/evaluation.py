@@ -189,6 +189,31 @@ def expected_log_likelihood(decoder: nn.Module, posterior: Posterior, samples: i
     return mean, ((squares / samples - mean.square()).clamp(min=0) / (samples - 1)).sqrt()
 
 
+@torch.no_grad()
+def importance(decoder: nn.Module, posterior: Posterior, pairs: int, generator) -> tuple[Tensor, Tensor]:
+    """p(x) of every operation by importance sampling with its own posterior: estimate and standard error, (M,) float64.
+
+    Codes come in pairs, one from q(z|x) and one from the prior, each weighted for the even mixture of the two, so that
+    no weight exceeds 2 p(x|z). Unbiased for every posterior (M, d); `pairs` at least 2.
+    Equation: eq-importance. Source: ours.
+    """
+    device = generator.device
+    indicators = one_hot(all_operations().to(device))
+    total, squares = (torch.zeros(SIZE, dtype=torch.float64, device=device) for _ in range(2))
+    for _ in range(pairs):
+        noise = torch.randn((2, *posterior.mean.shape), generator=generator, device=device)
+        value = torch.zeros_like(total)
+        for z in (reparameterise(posterior, noise[0]), noise[1]):
+            surprise = (z - posterior.mean).square() * torch.exp(-posterior.log_variance) + posterior.log_variance
+            log_odds = 0.5 * (z.square() - surprise).sum(1)  # log q(z|x) - log p(z)
+            log_weight = math.log(2) - nn.functional.softplus(log_odds)  # log of p / ((q + p) / 2)
+            value += torch.exp((log_likelihood(decoder(z), indicators) + log_weight).double()) / 2
+        total += value
+        squares += value.square()
+    mean = total / pairs
+    return mean, ((squares / pairs - mean.square()).clamp(min=0) / (pairs - 1)).sqrt()
+
+
 def log_aggregate(z: Tensor, posterior: Posterior) -> Tensor:
     """log q(z) of the aggregate posterior, the mean of the Gaussians of all n operations: (N, d) -> (N,), float64.
 

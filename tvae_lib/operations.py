@@ -63,6 +63,28 @@ def expected_coverage(p: Tensor, draws: int) -> float:
     return -torch.expm1(draws * torch.log1p(-p.double())).mean().item()
 
 
+def coverage_deviation(p: Tensor, draws: int) -> float:
+    """Standard deviation of the fraction of operations among N independent draws from p (M,), p < 1.
+
+    Two operations are both missed with probability (1 - p - p')^N, which is the product of their own times
+    (1 - r r')^N with the odds r = p / (1 - p). The sum over all pairs is a series in N r r', a dozen sums over M.
+    Equation: eq-coverage-variance. Source: ours.
+    """
+    p = p.double()
+    missed = torch.exp(draws * torch.log1p(-p))
+    odds = p / (1 - p)
+    variance = (missed - missed.square() * torch.exp(draws * torch.log1p(-odds.square()))).sum().item()
+    power, binomial = missed.clone(), 1.0
+    for k in range(1, draws + 1):
+        power *= odds
+        binomial *= -(draws - k + 1) / k
+        term = binomial * power.sum().item() ** 2
+        variance += term
+        if abs(term) < 1e-12 * abs(variance):
+            break
+    return math.sqrt(max(0.0, variance)) / len(p)
+
+
 def uniform_coverage(draws: int) -> float:
     """Expected fraction of operations that N independent uniform draws hit: 1 - (1 - 1/M)^N.
 
