@@ -21,7 +21,15 @@ TESTS = (
 )
 CHAPTERS = tuple(
     f"{name}.ipynb"
-    for name in ("02_vae", "03_dual_vae", "04_cross_injection", "05_statenet", "06_losses", "07_schedules")
+    for name in (
+        "01_operations",
+        "02_vae",
+        "03_dual_vae",
+        "04_cross_injection",
+        "05_statenet",
+        "06_losses",
+        "07_schedules",
+    )
 )
 
 

@@ -82,3 +82,15 @@ def test_coverage_deviation_is_the_sum_over_all_pairs(rng, draws):
 def test_coverage_deviation_of_the_uniform_distribution(draws):
     uniform = torch.full((SIZE,), 1 / SIZE)
     assert coverage_deviation(uniform, draws) == pytest.approx(uniform_coverage_deviation(draws), rel=1e-3)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("pi", list(itertools.permutations((-1, 0, 1))))
+def test_relabelled_operations_are_the_renamed_functions(pi, swap):
+    name = dict(zip((-1, 0, 1), pi, strict=True))
+    back = {value: key for key, value in name.items()}
+    for table in operation_at(torch.tensor([5, 4711, 12_345])).tolist():
+        f = {(a, b): table[3 * (a + 1) + b + 1] for a in (-1, 0, 1) for b in (-1, 0, 1)}
+        asked = [(back[b], back[a]) if swap else (back[a], back[b]) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        expected = [name[f[arguments]] for arguments in asked]
+        assert operations.relabel(torch.tensor(table, dtype=torch.int8), pi, swap).tolist() == expected

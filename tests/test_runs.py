@@ -53,6 +53,11 @@ def test_directory_holds_what_the_contract_says(whole):
     assert names == single | set(SAME) | snapshots
 
 
+def test_evaluations_and_checkpoints_have_intervals_of_their_own(tmp_path):
+    run = start(tmp_path / "run", eval_every=2, checkpoint_every=3, epochs=4)
+    assert run.evaluations["epoch"].tolist() == [0, 2, 4]
+
+
 def test_files_say_what_happened(whole):
     assert list(whole.history) == list(HISTORY)
     assert whole.history["epoch"].tolist() == [1, 2, 3, 4, 5]
