@@ -236,7 +236,7 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
             name, (verdict,) = claim["id"], found[claim["id"]]
             first = re.split(r"(?<=\.)\s+(?=[A-Z])", verdict["finding"])[0]
             lines.append(
-                f"- [{name}](claims.md#claim-{name.lower()}), **{verdict['verdict']}**. *{claim['claim']}* {first}"
+                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{verdict['verdict']}**. *{claim['claim']}* {first}"
             )
         lines.append("")
     return "\n".join(lines)
