@@ -21,7 +21,7 @@ SAMPLES = 2**17
 
 def without_boost(config: Config, epoch: int) -> Controls:
     """The document's schedules, with the temperatures going on in phase 4 as before it."""
-    base = 1.0 + (0.3 - 1.0) * epoch / schedules.CLOCK
+    base = schedules.temperature_base(epoch)
     wave = schedules.temperature_A(epoch) - base
     shrink = 0.1 * base / 0.5 if epoch >= PHASE_4 else 1.0
     falling = 0.9 + (0.2 - 0.9) * (epoch - 30) / schedules.CLOCK

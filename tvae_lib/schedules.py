@@ -46,12 +46,17 @@ def permeability(t: float, t_before: float, before: Tensor, gate: Tensor) -> Ten
     return before * 0 + 0.7
 
 
+def temperature_base(t: float) -> float:
+    """What tau_A cycles around: a straight line from 1 to 0.3."""
+    return 1.0 + (0.3 - 1.0) * t / CLOCK
+
+
 def temperature_A(t: float) -> float:
     """tau_A: a falling base with a cosine of period 30; below zero in about 24 epochs of phase 4.
 
     Equation: eq-tau-a. Source: Foundations, "Temperature Schedules".
     """
-    base = 1.0 + (0.3 - 1.0) * t / CLOCK
+    base = temperature_base(t)
     amplitude = 0.1 * base if t < PHASE_STARTS[3] else 0.5
     return base + amplitude * math.cos(2 * math.pi * t / 30 + math.pi / 2)
 
@@ -106,7 +111,7 @@ def boosted_temperature_A(t: float) -> float:
 
     Equation: eq-boosted-tau-a. Source: ours.
     """
-    base = 1.0 + (0.3 - 1.0) * t / CLOCK
+    base = temperature_base(t)
     amplitude = (0.1 + 0.4 * ramp(t, PHASE_STARTS[3], CLOCK)) * base
     return base + amplitude * math.cos(2 * math.pi * t / 30 + math.pi / 2)
 
