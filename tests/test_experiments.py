@@ -92,7 +92,7 @@ def test_phases_branch_off_and_go_on_where_they_were(small, monkeypatch):
     experiments.main(["phases"])
     table = experiments.read("phases")
     assert table.groupby("schedule").size().to_dict() == {
-        "document": 6, "without boost": 1, "released": 1, "wanted": 3,
+        "document": 6, "without boost": 1, "released": 1, "repaired": 3,
     }  # fmt: skip
     assert table.notna().all().all()
     by_schedule = table[(table["seed"] == 0) & (table["epoch"] == 3)].set_index("schedule")

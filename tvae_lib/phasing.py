@@ -34,7 +34,7 @@ def released(config: Config, epoch: int) -> Controls:
     return given._replace(phased=False, rho=0.0) if epoch >= PHASE_4 else given
 
 
-def wanted(config: Config, epoch: int) -> Controls:
+def repaired(config: Config, epoch: int) -> Controls:
     """Schedules that do what the document says of its own: see chapter 7."""
     return prescribe(config, epoch)._replace(
         phased=False,
@@ -50,7 +50,7 @@ SCHEDULES = {  # name: what an epoch prescribes
     "document": prescribe,
     "without boost": without_boost,
     "released": released,
-    "wanted": wanted,
+    "repaired": repaired,
 }
 BRANCHES = ("without boost", "released")  # of the document's training, at the start of phase 4
 
