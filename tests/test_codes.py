@@ -49,6 +49,24 @@ def test_a_bit_written_twice_is_one_bit_of_information_and_one_of_correlation(rn
     assert split.parts[:2].tolist() == pytest.approx([math.log(2), 0], abs=1e-9)
 
 
+def test_two_noisy_readings_of_one_number_share_what_gaussians_share(rng):
+    x = torch.distributions.Normal(0.0, 2.0).icdf((torch.arange(2000) + 0.5) / 2000).double().unsqueeze(1)
+    reading = Posterior(x, torch.zeros_like(x))  # signal of variance 4, noise of variance 1: correlation 4/5
+    value, error = codes.shared_information(reading, reading, 4000, rng)
+    assert value == pytest.approx(-0.5 * math.log(1 - 0.64), abs=4 * error + 0.01)
+    assert error < 0.03
+
+
+def test_a_bit_in_both_codes_is_shared_and_two_different_bits_are_not(rng):
+    bit, other = at([50.0], [50.0], [-50.0], [-50.0]), at([50.0], [-50.0], [50.0], [-50.0])
+    assert codes.shared_information(bit, bit, 200, rng)[0] == pytest.approx(math.log(2))
+    assert codes.shared_information(bit, other, 200, rng)[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_active_units_are_those_whose_mean_varies():
+    assert codes.active_units(at([1.0, 5.0, 0.0], [-1.0, 5.0, 0.05])) == 1
+
+
 def test_stratified_density_is_unbiased_over_the_batch(posterior, rng):
     _, z = codes.sampled(posterior, 1, rng)
     given = codes.log_gaussians(z, posterior).sum(0)[0]  # log q(z | x) of the five

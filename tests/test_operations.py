@@ -12,9 +12,12 @@ from tvae_lib.operations import (
     TRITS,
     all_operations,
     coverage_deviation,
+    full_coverage,
+    full_coverage_probability,
     index_of,
     one_hot,
     operation_at,
+    rarefied,
     split,
     uniform_coverage,
     uniform_coverage_deviation,
@@ -94,3 +97,31 @@ def test_relabelled_operations_are_the_renamed_functions(pi, swap):
         asked = [(back[b], back[a]) if swap else (back[a], back[b]) for a in (-1, 0, 1) for b in (-1, 0, 1)]
         expected = [name[f[arguments]] for arguments in asked]
         assert operations.relabel(torch.tensor(table, dtype=torch.int8), pi, swap).tolist() == expected
+
+
+def test_full_coverage_of_the_uniform_distribution_is_inclusion_and_exclusion():
+    p = torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)
+    for draws in (150_000, 195_000, 300_000):
+        assert full_coverage(p, draws) == pytest.approx(full_coverage_probability(draws), abs=1e-8)
+
+
+@pytest.mark.parametrize("draws", [3, 10, 40, 400])
+def test_full_coverage_of_three_unequal_operations(draws):
+    shares = (0.6, 0.3, 0.1)
+    direct = 1 - sum((1 - p) ** draws for p in shares) + sum(p**draws for p in shares)
+    assert full_coverage(torch.tensor(shares, dtype=torch.float64), draws) == pytest.approx(direct, abs=1e-8)
+
+
+def test_full_coverage_is_impossible_where_an_operation_has_no_probability():
+    assert full_coverage(torch.tensor([0.5, 0.5, 0.0]), 1000) == 0
+
+
+def test_rarefied_coverage_is_the_mean_over_all_subsets():
+    drawn = [0, 0, 1, 2, 2, 2, 4]
+    counts = torch.bincount(torch.tensor(drawn), minlength=6)
+    for draws in range(len(drawn) + 1):
+        subsets = list(itertools.combinations(drawn, draws))
+        direct = sum(len(set(subset)) for subset in subsets) / len(subsets) / 6
+        assert rarefied(counts, draws) == pytest.approx(direct, abs=1e-12)
+    with pytest.raises(ValueError, match="draws is 8; it must be from 0 to 7"):
+        rarefied(counts, 8)

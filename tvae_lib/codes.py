@@ -63,6 +63,27 @@ def rate_split(posterior: Posterior, samples: int, generator) -> RateSplit:
     return RateSplit(parts.mean(1), parts.std(1) / math.sqrt(samples))
 
 
+@torch.no_grad()
+def shared_information(first: Posterior, second: Posterior, samples: int, generator) -> tuple[float, float]:
+    """I(z_A; z_B) of codes of the same operations, (n, d) and (n, d'), which are independent given x; standard error.
+
+    Equation: eq-shared-information. Source: ours. In nats, at most log n.
+    """
+    both = Posterior(*(torch.cat(parts, 1) for parts in zip(first, second, strict=True)))
+    _, z = sampled(both, samples, generator)
+    d = first.mean.shape[1]
+    gain = log_aggregate(z, both) - log_aggregate(z[:, :d], first) - log_aggregate(z[:, d:], second)
+    return gain.mean().item(), gain.std().item() / math.sqrt(samples)
+
+
+def active_units(posterior: Posterior) -> int:
+    """Coordinates whose posterior mean varies over the operations, by more than 0.01: the codes are (n, d).
+
+    Source: Burda, Grosse and Salakhutdinov (2016).
+    """
+    return int((posterior.mean.var(0) > 0.01).sum())
+
+
 def stratified(log_densities: Tensor, size: int = SIZE) -> Tensor:
     """log q(z_i) from a batch, log_densities[..., i, j] = log q(z_i | x_j): (..., n, n) -> (..., n).
 

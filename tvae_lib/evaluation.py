@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from tvae_lib.dual import DualVAE, cross_inject
-from tvae_lib.operations import ENTROPY, SIZE, TRITS, all_operations, index_of, one_hot, uniform_coverage
+from tvae_lib.operations import (
+    ENTROPY,
+    SIZE,
+    TRITS,
+    all_operations,
+    expected_coverage,
+    index_of,
+    one_hot,
+    uniform_coverage,
+)
 from tvae_lib.vae import Posterior, log_likelihood, reparameterise
 
 HEAD = 5  # trits in the first factor of `joint_factors`
@@ -36,14 +45,25 @@ class Marginal(NamedTuple):
         """log p-hat(x) in nats (M,), not corrected; -inf where no sample reached x."""
         return self.p.log()
 
-    def kl_uniform(self, corrected: bool = True) -> float:
+    def kl_uniform(self, corrected: bool = True, chosen: Tensor | slice = slice(None)) -> float:
         """KL(U||p) in nats; `corrected` subtracts the bias of the logarithm, the mean of CV^2 / 2S.
 
+        With `chosen` operations, indices, the mean is over them alone: what they miss of the uniform probability.
         Equation: eq-kl-uniform. Source: ours.
         """
-        kl = -ENTROPY - self.log_p().mean().item()
-        variation = (self.second / self.p.square() - 1).mean().item() if corrected else 0.0
+        kl = -ENTROPY - self.log_p()[chosen].mean().item()
+        variation = (self.second / self.p.square() - 1)[chosen].mean().item() if corrected else 0.0
         return kl - variation / (2 * self.samples)
+
+    def expected_coverage(self, draws: int) -> float:
+        """Expected fraction of operations among N independent draws; what the noise of p-hat hides is corrected for.
+
+        (1 - p)^N is convex, so that the plain estimate is too low, to second order by half its curvature times the
+        variance of p-hat. Equation: eq-corrected-coverage. Source: ours.
+        """
+        variance = (self.second - self.p.square()) / self.samples
+        curvature = draws * (draws - 1) * torch.exp((draws - 2) * torch.log1p(-self.p))
+        return expected_coverage(self.p, draws) + (curvature * variance).mean().item() / 2
 
 
 class Draws(NamedTuple):
@@ -190,28 +210,29 @@ def expected_log_likelihood(decoder: nn.Module, posterior: Posterior, samples: i
 
 
 @torch.no_grad()
-def importance(decoder: nn.Module, posterior: Posterior, pairs: int, generator) -> tuple[Tensor, Tensor]:
-    """p(x) of every operation by importance sampling with its own posterior: estimate and standard error, (M,) float64.
+def importance(decoder: nn.Module, proposal: Posterior, tens: int, generator) -> tuple[Tensor, Tensor]:
+    """p(x) of every operation by importance sampling: estimate and standard error, (M,) float64.
 
-    Codes come in pairs, one from q(z|x) and one from the prior, each weighted for the even mixture of the two, so that
-    no weight exceeds 2 p(x|z). Unbiased for every posterior (M, d); `pairs` at least 2.
+    Codes come in tens, one from the prior and nine from the operation's proposal (M, d), all weighted for that
+    mixture, so that no weight exceeds 10 p(x|z). Unbiased for every proposal; `tens` at least 2.
     Equation: eq-importance. Source: ours.
     """
     device = generator.device
     indicators = one_hot(all_operations().to(device))
     total, squares = (torch.zeros(SIZE, dtype=torch.float64, device=device) for _ in range(2))
-    for _ in range(pairs):
-        noise = torch.randn((2, *posterior.mean.shape), generator=generator, device=device)
+    for _ in range(tens):
         value = torch.zeros_like(total)
-        for z in (reparameterise(posterior, noise[0]), noise[1]):
-            surprise = (z - posterior.mean).square() * torch.exp(-posterior.log_variance) + posterior.log_variance
+        for k in range(10):
+            noise = torch.randn(proposal.mean.shape, generator=generator, device=device)
+            z = reparameterise(proposal, noise) if k else noise
+            surprise = (z - proposal.mean).square() * torch.exp(-proposal.log_variance) + proposal.log_variance
             log_odds = 0.5 * (z.square() - surprise).sum(1)  # log q(z|x) - log p(z)
-            log_weight = math.log(2) - nn.functional.softplus(log_odds)  # log of p / ((q + p) / 2)
-            value += torch.exp((log_likelihood(decoder(z), indicators) + log_weight).double()) / 2
+            log_weight = math.log(10) - nn.functional.softplus(log_odds + math.log(9))  # of p / ((9 q + p) / 10)
+            value += torch.exp((log_likelihood(decoder(z), indicators) + log_weight).double()) / 10
         total += value
         squares += value.square()
-    mean = total / pairs
-    return mean, ((squares / pairs - mean.square()).clamp(min=0) / (pairs - 1)).sqrt()
+    mean = total / tens
+    return mean, ((squares / tens - mean.square()).clamp(min=0) / (tens - 1)).sqrt()
 
 
 def log_aggregate(z: Tensor, posterior: Posterior) -> Tensor:
@@ -268,8 +289,11 @@ def reconstruction(model: DualVAE, trits: Tensor, rho: float) -> dict[str, float
         return dict.fromkeys(("alone_A", "alone_B", "coupled_A", "coupled_B"))
     mean_A, mean_B = model.A.encoder(trits).mean, model.B.encoder(trits).mean
 
+    index = index_of(trits)
+
     def exact(decoder: nn.Module, z: Tensor) -> float:
-        return (decoder(z).argmax(-1) - 1 == trits).all(-1).double().mean().item()
+        found = [likeliest(decoder(part).movedim(0, -1)) for part in z.split(2048)]
+        return (torch.cat(found) == index).double().mean().item()
 
     return {
         "alone_A": exact(model.A.decoder, mean_A),
@@ -277,3 +301,19 @@ def reconstruction(model: DualVAE, trits: Tensor, rho: float) -> dict[str, float
         "coupled_A": exact(model.A.decoder, cross_inject(mean_A, mean_B, rho)),
         "coupled_B": exact(model.B.decoder, cross_inject(mean_B, mean_A, rho)),
     }
+
+
+@torch.no_grad()
+def sampled_reconstruction(decoder: nn.Module, posterior: Posterior, samples: int, generator) -> tuple[float, float]:
+    """Fraction of operations that come back by argmax from codes drawn of their posteriors (M, d), and its error.
+
+    The standard error is that of the mean over `samples` codes of each operation, at least 2.
+    """
+    everything = torch.arange(SIZE, device=generator.device)
+    shares = []
+    for _ in range(samples):
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
+        logits = decoder(reparameterise(posterior, noise))
+        shares.append((likeliest(logits.movedim(0, -1)) == everything).double().mean())
+    shares = torch.stack(shares)
+    return shares.mean().item(), shares.std().item() / math.sqrt(samples)

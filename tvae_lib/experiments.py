@@ -1,4 +1,4 @@
-"""The trainings behind chapters 2 to 7, each a table in results/experiments; `make experiments` makes what is missing.
+"""The trainings behind chapters 2 to 9, each a table in results/experiments; `make experiments` makes what is missing.
 
 A row is written as soon as it is measured, so a stopped command goes on where it was; on whole tables it does nothing.
 """
@@ -8,12 +8,12 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from tvae_lib import ensemble, evaluation, phasing, rivals, runs, single, tables
+from tvae_lib import codes, convergence, ensemble, evaluation, phasing, rivals, runs, single, tables
 from tvae_lib.config import Config, ParameterError, make_config
-from tvae_lib.dual import DualVAE
 from tvae_lib.operations import SIZE, all_operations, expected_coverage
 from tvae_lib.streams import stream
 from tvae_lib.tables import Table
+from tvae_lib.tables import kept as kept
 from tvae_lib.tables import read as read
 from tvae_lib.training import HISTORY, load, untrained
 from tvae_lib.vae import VAE, DecoderB, ResidualBlock, kl_to_prior, tempered
@@ -86,7 +86,7 @@ def measure(vae: VAE, tau: float, generator: torch.Generator) -> dict[str, float
         "min_log_p": marginal.log_p().min().item(),
         "coverage_50000": expected_coverage(marginal.p, 50_000),
         "exact": exact,
-        "active": int((posterior.mean.var(0) > 0.01).sum()),
+        "active": codes.active_units(posterior),
     }
 
 
@@ -201,14 +201,10 @@ EXPERIMENTS = {
     "commons": rivals.commons,
     "swing": rivals.swing,
     "phases": phasing.phases,
+    "generators": convergence.generators,
+    "sobol": convergence.sobol,
+    "importance": convergence.importance,
 }
-
-
-def kept() -> DualVAE:
-    """The uncoupled pair trained as `MODEL` says, whose weights are in results/experiments."""
-    model = DualVAE()
-    model.load_state_dict(runs.read_tensors(tables.FOLDER / "model.safetensors"))
-    return model.eval()
 
 
 def main(names: list[str]) -> None:

@@ -135,6 +135,39 @@ def full_coverage_probability(draws: int) -> float:
         return float(total)
 
 
+def full_coverage(p: Tensor, draws: int) -> float:
+    """Probability that N independent draws from p (M,) hit every operation; to about 1e-8 where N is over 100,000.
+
+    N! times the coefficient of t^N in the product of e^(p(x) t) - 1, by Cauchy's integral over the circle |t| = N.
+    Equation: eq-full-coverage-general. Source: ours.
+    """
+    p = p.double()
+    if not p.min() > 0:
+        return 0.0
+    angles = torch.linspace(-1, 1, 129, dtype=torch.float64) * min(12 / math.sqrt(draws), math.pi)
+    turned = torch.polar(torch.ones_like(angles), angles)
+    log_hit = torch.stack([torch.log(-torch.expm1(-draws * p * t)).sum() for t in turned])
+    integrand = torch.exp(draws * (turned - 1 - 1j * angles) + log_hit).real
+    front = math.exp(math.lgamma(draws + 1) + draws - draws * math.log(draws)) / (2 * math.pi)
+    return max(0.0, front * torch.trapezoid(integrand, angles).item())
+
+
+def rarefied(counts: Tensor, draws: int) -> float:
+    """Expected fraction of the M operations among N of S draws, given how often each came up in all S: (M,) integers.
+
+    Unbiased for the expected coverage of N new draws, whatever law the S draws are from. ValueError where N > S.
+    Equation: eq-rarefied. Source: Hurlbert (1971).
+    """
+    counts = counts.double()
+    total = counts.sum()
+    if not 0 <= draws <= total:
+        raise ValueError(f"draws is {draws}; it must be from 0 to {int(total)}, the number that was drawn.")
+    rest = total - counts
+    log_missed = torch.lgamma(rest + 1) - torch.lgamma((rest - draws).clamp(min=0) + 1)
+    log_missed += torch.lgamma(total - draws + 1) - torch.lgamma(total + 1)
+    return torch.where(rest < draws, 1.0, -torch.expm1(log_missed)).mean().item()
+
+
 def relabel(operations: Tensor, relabelling: tuple[int, int, int], swap: bool = False) -> Tensor:
     """The same operations with the three values renamed, and the arguments exchanged: (..., 9) -> (..., 9).
 

@@ -9,6 +9,7 @@ import torch
 
 from tvae_lib import runs
 from tvae_lib.config import ROOT
+from tvae_lib.dual import DualVAE
 
 FOLDER = ROOT / "results" / "experiments"
 
@@ -50,3 +51,10 @@ class Table:
 def read(name: str) -> pd.DataFrame:
     """The table of an experiment. FileNotFoundError where it was not made."""
     return pd.read_csv(FOLDER / f"{name}.csv")
+
+
+def kept() -> DualVAE:
+    """The uncoupled pair that `experiments.MODEL` describes, whose weights are in results/experiments."""
+    model = DualVAE()
+    model.load_state_dict(runs.read_tensors(FOLDER / "model.safetensors"))
+    return model.eval()
