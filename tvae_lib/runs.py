@@ -524,7 +524,7 @@ def _train(configs: list[Config]) -> list[FloatingPointError]:
     everyone = [_Member(one, len(configs)) for one in (trainer.members if several else [trainer])]
     first, epochs = everyone[0].first, everyone[0].epochs
     with _timed(everyone, "training"):
-        state = trainer.stack([member.trained for member in everyone])
+        state = trainer.stack([member.trained for member in everyone])  # noqa: PD013 - no table
         trainer.hasten(state, epochs - first)
     going, errors = everyone, []
     title = f"{len(configs)} runs" if several else f"{configs[0].preset}, seed {configs[0].seed}"
@@ -537,7 +537,7 @@ def _train(configs: list[Config]) -> list[FloatingPointError]:
             bar.set_postfix_str(going[0].coverage, refresh=False)
             with _timed(everyone, "training"):
                 state = trainer.epoch(state)
-            for member, part in zip(everyone, trainer.unstack(state), strict=True):
+            for member, part in zip(everyone, trainer.unstack(state), strict=True):  # noqa: PD010
                 member.state = member.state | part
             bar.update()
             if not sys.stdout.isatty() and (bar.n % -(-epochs // 20) == 0 or bar.n == epochs):
