@@ -8,8 +8,9 @@ NOTEBOOKS = notebooks/*.ipynb
 KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
+CHOICE = $(strip $(SETTINGS:%=only=%) $(SEEDS:%=seeds=%) $(DEVICE:%=device=%))
 
-.PHONY: help setup run book test mutants lint refresh reference experiments bench gpu clean
+.PHONY: help setup run sweep book test mutants lint refresh reference experiments bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,6 +30,9 @@ run: $(READY) ## train the 400 epochs on this machine (or show them again) and b
 	$(BIN)/papermill $(FULL_RUN) $(LOCAL) --cwd notebooks --log-output --no-progress-bar
 	$(BIN)/python book/build.py --full-run $(LOCAL)
 	@echo "The book with your run: _build/html/index.html"
+
+sweep: $(READY) ## train what workflow/sweep.yaml lists, as far as results/sweep lacks it; SETTINGS=document SEEDS=0,3 for a part
+	$(BIN)/snakemake $(if $(CHOICE),--config $(CHOICE))
 
 book: $(READY) ## build the book with the reference run
 	$(BIN)/python book/build.py

@@ -71,6 +71,7 @@ BESIDE = {
     "rivals": 7.4,
     "phasing": 7.4,
     "experiments": 7.5,
+    "sweep": 7.5,
     "evaluation": 3.5,
     "figures": 3.5,
     "ledger": -1,

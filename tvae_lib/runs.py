@@ -34,6 +34,7 @@ from tqdm import tqdm
 from tvae_lib import evaluation
 from tvae_lib.config import Config, ParameterError, identity, run_path
 from tvae_lib.dual import DualVAE
+from tvae_lib.ensemble import Ensemble, check
 from tvae_lib.losses import TERMS
 from tvae_lib.schedules import CLOCK
 from tvae_lib.statenet import StateNet
@@ -44,7 +45,8 @@ FORMAT = 1
 SNAPSHOTS = (0, 40, 120, 150, 250)  # on the clock of the schedules
 PATHWAYS = ("A", "B")
 _OWN = (".lock", ".probe")
-LOCK_SECONDS = 15.0  # a killed kernel can outlive its parent by a second or so
+LOCK_SECONDS = float(os.environ.get("TVAE_LOCK_SECONDS", 15))  # a killed kernel can outlive its parent by a second
+TABLES = ("evaluations", "log_p")  # what a run keeps in its state beside what is trained
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -201,6 +203,14 @@ def _load_checkpoint(path: Path, trainer: Trainer) -> State:
     return {name: saved[name].clone().to(tensor.device) for name, tensor in start(trainer).items()}
 
 
+def _epoch(path: Path) -> int:
+    """How many epochs the checkpoint in a run directory has completed; 0 where there is none."""
+    if not (path / "checkpoint.safetensors").exists():
+        return 0
+    with safe_open(path / "checkpoint.safetensors", "pt") as file:
+        return int(file.get_tensor("epoch"))
+
+
 def _save_model(path: Path, state: State, trainer: Trainer) -> None:
     tensors = unflatten(state["theta"], trainer.step.model)
     tensors |= {f"statenet.{name}": t for name, t in unflatten(state["statenet_theta"], trainer.statenet).items()}
@@ -271,12 +281,10 @@ def _status(path: Path, config: Config, epochs: int) -> str:
             raise _refuse(path, f"a run with {name} {parameters.get(name)!r} where this one has {value!r}")
     checkpoint, finished = path / "checkpoint.safetensors", Run(path).finished
     done = Run(path).metrics["epochs"] if finished else 0
-    if checkpoint.exists():
-        try:
-            with safe_open(checkpoint, "pt") as file:
-                done = max(done, int(file.get_tensor("epoch")))
-        except SafetensorError:
-            raise _refuse(path, "whose checkpoint cannot be read") from None
+    try:
+        done = max(done, _epoch(path))
+    except SafetensorError:
+        raise _refuse(path, "whose checkpoint cannot be read") from None
     if done > epochs:
         raise ParameterError(
             f"epochs is {epochs}; it must be at least {done}, as far as the run in run_dir '{path}' has come."
@@ -332,29 +340,75 @@ def device_name(device: torch.device) -> str:
     return f"{names[0] or platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def _epochs(config: Config) -> int:
+    return config.epochs or config.total_epochs
+
+
+def _check_together(configs: list[Config]) -> None:
+    """ParameterError, one sentence, where runs cannot train together: `ensemble.check`, and as far, on one device."""
+    check(configs)
+    for name, value in (("epochs", _epochs), ("device", lambda config: config.device)):
+        for i, config in enumerate(configs):
+            if value(config) != value(configs[0]):
+                raise ParameterError(
+                    f"{name} is {value(config)!r} in replica {i}; it must be "
+                    f"{value(configs[0])!r}, the same in every run that trains together."
+                )
+    paths = [run_path(config) for config in configs]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise ParameterError(f"run_dir is '{path}' in replicas {paths.index(path)} and {i}; each needs its own.")
+
+
 def execute(config: Config) -> Run:
     """Start, continue or show the run of a configuration, and return it.
 
     A finished run is shown: nothing is computed or written. Raises ParameterError before anything is trained.
     """
-    path, epochs = run_path(config), config.epochs or config.total_epochs
-    if _status(path, config, epochs) == "finished":
-        return Run(path)
-    with _locked(path):
-        status = _status(path, config, epochs)
-        if status == "new":
-            now = datetime.datetime.now(datetime.UTC)
-            content = {
-                "format": FORMAT,
-                "run_id": f"{config.preset}-seed{config.seed}-{now:%Y%m%dT%H%M%SZ}",
-                "created": now.isoformat(timespec="seconds"),
-                "parameters": identity(config),
-            }
-            write_json(path / "config.json", content)
-        if status != "finished":
-            (path / "metrics.json").unlink(missing_ok=True)  # it says that the other files are final
-            _train(config, path, epochs)
-    return Run(path)
+    return execute_together([config])[0]
+
+
+def execute_together(configs: list[Config]) -> list[Run]:
+    """As `execute`, for several configurations that train as one ensemble, each in a run directory of its own.
+
+    Runs whose checkpoints are at different epochs go on in groups, one after the other. One that diverges ends alone:
+    the others go on, and FloatingPointError comes at the end. Raises ParameterError before anything is trained.
+    """
+    _check_together(configs)
+    wanted = [config for config in configs if _status(run_path(config), config, _epochs(config)) != "finished"]
+    with contextlib.ExitStack() as stack:
+        for config in wanted:
+            stack.enter_context(_locked(run_path(config)))
+        errors = [str(error) for group in _groups([c for c in wanted if _begin(c)]) for error in _train(group)]
+    if errors:
+        raise FloatingPointError("; ".join(errors))
+    return [Run(run_path(config)) for config in configs]
+
+
+def _begin(config: Config) -> bool:
+    """Whether the run is still to be trained; if so, its directory says so from now on."""
+    path = run_path(config)
+    status = _status(path, config, _epochs(config))
+    if status == "new":
+        now = datetime.datetime.now(datetime.UTC)
+        content = {
+            "format": FORMAT,
+            "run_id": f"{config.preset}-seed{config.seed}-{now:%Y%m%dT%H%M%SZ}",
+            "created": now.isoformat(timespec="seconds"),
+            "parameters": identity(config),
+        }
+        write_json(path / "config.json", content)
+    if status == "unfinished":
+        (path / "metrics.json").unlink(missing_ok=True)  # it says that the other files are final
+    return status != "finished"
+
+
+def _groups(configs: list[Config]) -> list[list[Config]]:
+    """The configurations whose checkpoints are at the same epoch, those that are behind first."""
+    groups = {}
+    for config in configs:
+        groups.setdefault(_epoch(run_path(config)), []).append(config)
+    return [groups[epoch] for epoch in sorted(groups)]
 
 
 def _progress(description: str, first: int, epochs: int) -> tqdm:
@@ -363,73 +417,131 @@ def _progress(description: str, first: int, epochs: int) -> tqdm:
     return tqdm(desc=description, total=epochs, initial=first, unit="epoch", ncols=100, file=file)
 
 
-def _train(config: Config, path: Path, epochs: int) -> None:
-    trainer = Trainer(config, _device(config))
-    resumed = (path / "checkpoint.safetensors").exists()
-    state = _load_checkpoint(path, trainer) if resumed else start(trainer)
-    (path / "snapshots").mkdir(exist_ok=True)
-    snapshots = {round(t * config.total_epochs / CLOCK) for t in SNAPSHOTS}
-    first, seconds = int(state["epoch"]), {"training": 0.0, "evaluation": 0.0}
-    sessions = Run(path).timing["sessions"] if (path / "timing.json").exists() else []
+class _Member:
+    """A run while it trains, alone or together with others: its state, its time, and what it writes."""
 
-    def save_timing() -> None:
+    def __init__(self, trainer: Trainer, replicas: int):
+        self.trainer, self.config, self.replicas = trainer, trainer.config, replicas
+        self.path, self.epochs = run_path(self.config), _epochs(self.config)
+        (self.path / "snapshots").mkdir(exist_ok=True)
+        resumed = (self.path / "checkpoint.safetensors").exists()
+        self.state = _load_checkpoint(self.path, trainer) if resumed else start(trainer)
+        self.snapshots = {round(t * self.config.total_epochs / CLOCK) for t in SNAPSHOTS}
+        self.first, self.seconds = self.epoch, {"training": 0.0, "evaluation": 0.0}
+        self.sessions = Run(self.path).timing["sessions"] if (self.path / "timing.json").exists() else []
+
+    @property
+    def epoch(self) -> int:
+        return int(self.state["epoch"])
+
+    @property
+    def trained(self) -> State:
+        """The part of the state that `Trainer.epoch` takes."""
+        return {name: tensor for name, tensor in self.state.items() if name not in TABLES}
+
+    @property
+    def coverage(self) -> str:
+        """The last evaluation, for the bar."""
+        shown = dict(zip(evaluation_columns(self.config), self.state["evaluations"][-1].tolist(), strict=True))
+        n = self.config.coverage_samples[-1]
+        return f"coverage A {shown[f'coverage_{n}_A']:.2%}, B {shown[f'coverage_{n}_B']:.2%}"
+
+    def visit(self) -> None:
+        """Whatever is due between two epochs: a snapshot, an evaluation, a checkpoint."""
+        epoch, config = self.epoch, self.config
+        if epoch in self.snapshots:
+            _save_model(self.path / "snapshots" / f"epoch_{epoch:04d}.safetensors", self.state, self.trainer)
+        if epoch % config.eval_every == 0 and epoch // config.eval_every == len(self.state["evaluations"]):
+            self.check()
+            with _timed([self], "evaluation"):
+                self.state = evaluate(self.trainer, self.state)
+        if epoch > self.first and (epoch % config.checkpoint_every == 0 or epoch == self.epochs):
+            self.check()
+            write_tensors(self.path / "checkpoint.safetensors", self.state)
+            _save_tables(self.path, self.state, config)
+            self.save_timing()
+
+    def check(self) -> None:
+        lost = ~self.state["history"][: self.epoch, list(HISTORY).index("loss")].isfinite()
+        if lost.any():
+            first = lost.nonzero()[0].item() + 1
+            raise FloatingPointError(f"the loss is not finite from epoch {first} on in run_dir '{self.path}'")
+
+    def save_timing(self) -> None:
         session = {
-            "device": device_name(trainer.device),
+            "device": device_name(self.trainer.device),
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "from_epoch": first,
-            "to_epoch": int(state["epoch"]),
-            "training_seconds": round(seconds["training"], 3),
-            "evaluation_seconds": round(seconds["evaluation"], 3),
+            "from_epoch": self.first,
+            "to_epoch": self.epoch,
+            "training_seconds": round(self.seconds["training"], 3),
+            "evaluation_seconds": round(self.seconds["evaluation"], 3),
         }
-        write_json(path / "timing.json", {"format": FORMAT, "sessions": [*sessions, session]})
+        if self.replicas > 1:
+            session["replicas"] = self.replicas  # all of them trained in these seconds
+        write_json(self.path / "timing.json", {"format": FORMAT, "sessions": [*self.sessions, session]})
 
-    def checkpoint() -> None:
-        lost = ~state["history"][:epoch, list(HISTORY).index("loss")].isfinite()
-        if lost.any():
-            raise FloatingPointError(f"the loss is not finite from epoch {lost.nonzero()[0].item() + 1} on")
-        write_tensors(path / "checkpoint.safetensors", state)
-        _save_tables(path, state, config)
-        save_timing()
+    def finish(self) -> None:
+        """The files of the end; metrics.json comes last."""
+        _save_model(self.path / "model.safetensors", self.state, self.trainer)
+        _save_tables(self.path, self.state, self.config)  # again, in case the last session ended after its checkpoint
+        epochs_evaluated = self.state["evaluations"][:, 0].long()
+        tables = {"epoch": epochs_evaluated, "log_p": self.state["log_p"]}
+        write_tensors(self.path / "evaluations.safetensors", tables)
+        with _timed([self], "evaluation"):
+            metrics = _final_metrics(self.trainer, self.state)
+        self.save_timing()
+        write_json(self.path / "metrics.json", metrics)
 
-    @contextlib.contextmanager
-    def timed(what: str):
-        started = time.perf_counter()
-        yield
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)
-        seconds[what] += time.perf_counter() - started
 
-    with timed("training"):
+@contextlib.contextmanager
+def _timed(members: list[_Member], what: str):
+    started, device = time.perf_counter(), members[0].trainer.device
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - started
+    for member in members:
+        member.seconds[what] += seconds
+
+
+def _visited(members: list[_Member]) -> tuple[list[_Member], list[FloatingPointError]]:
+    """The members that go on after each was visited, and why the others do not."""
+    going, errors = [], []
+    for member in members:
+        try:
+            member.visit()
+            going.append(member)
+        except FloatingPointError as error:
+            errors.append(error)
+    return going, errors
+
+
+def _train(configs: list[Config]) -> list[FloatingPointError]:
+    """Train runs that are at the same epoch to their end, as one; what is wrong with those that did not get there."""
+    device, several = _device(configs[0]), len(configs) > 1
+    trainer = Ensemble(configs, device) if several else Trainer(configs[0], device)
+    everyone = [_Member(one, len(configs)) for one in (trainer.members if several else [trainer])]
+    first, epochs = everyone[0].first, everyone[0].epochs
+    with _timed(everyone, "training"):
+        state = trainer.stack([member.trained for member in everyone])  # noqa: PD013 - no table
         trainer.hasten(state, epochs - first)
-    with _progress(f"{config.preset}, seed {config.seed}", first, epochs) as bar:
+    going, errors = everyone, []
+    title = f"{len(configs)} runs" if several else f"{configs[0].preset}, seed {configs[0].seed}"
+    with _progress(title, first, epochs) as bar:
         while True:
-            epoch = int(state["epoch"])
-            if epoch in snapshots:
-                _save_model(path / "snapshots" / f"epoch_{epoch:04d}.safetensors", state, trainer)
-            if epoch % config.eval_every == 0 and epoch // config.eval_every == len(state["evaluations"]):
-                with timed("evaluation"):
-                    state = evaluate(trainer, state)
-                shown = dict(zip(evaluation_columns(config), state["evaluations"][-1].tolist(), strict=True))
-                n = config.coverage_samples[-1]
-                bar.set_postfix_str(
-                    f"coverage A {shown[f'coverage_{n}_A']:.2%}, B {shown[f'coverage_{n}_B']:.2%}", refresh=False
-                )
-            if epoch > first and (epoch % config.checkpoint_every == 0 or epoch == epochs):
-                checkpoint()
-            if epoch >= epochs:
+            going, lost = _visited(going)
+            errors += lost
+            if not going or going[0].epoch >= epochs:
                 break
-            with timed("training"):
+            bar.set_postfix_str(going[0].coverage, refresh=False)
+            with _timed(everyone, "training"):
                 state = trainer.epoch(state)
+            for member, part in zip(everyone, trainer.unstack(state), strict=True):  # noqa: PD010
+                member.state = member.state | part
             bar.update()
             if not sys.stdout.isatty() and (bar.n % -(-epochs // 20) == 0 or bar.n == epochs):
                 print(bar, flush=True)
-
-    _save_model(path / "model.safetensors", state, trainer)
-    _save_tables(path, state, config)  # again, in case the last session ended right after its checkpoint
-    epochs_evaluated = state["evaluations"][:, 0].long()
-    write_tensors(path / "evaluations.safetensors", {"epoch": epochs_evaluated, "log_p": state["log_p"]})
-    with timed("evaluation"):
-        metrics = _final_metrics(trainer, state)
-    save_timing()
-    write_json(path / "metrics.json", metrics)
+    for member in going:
+        member.finish()
+    return errors

@@ -369,6 +369,15 @@ class Trainer:
         with torch.device("meta"):
             self.statenet = statenet.StateNet()
 
+    def stack(self, states: list[State]) -> State:
+        """What `epoch` takes: of one configuration its own state."""
+        (state,) = states
+        return state
+
+    def unstack(self, state: State) -> list[State]:
+        """The inverse of `stack`."""
+        return [state]
+
     def drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
         """What is random in an epoch: the operations of its S batches of N, (S, N), and the noise (S, 2, N, d).
 
