@@ -9,9 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-from tvae_lib import runs
+import pandas as pd
+import torch
+
+from tvae_lib import evaluation, laboratory, runs
 from tvae_lib.config import ROOT, Config, ParameterError, make_config
+from tvae_lib.operations import SIZE, expected_coverage, full_coverage, split
 from tvae_lib.runs import Run
+from tvae_lib.streams import stream
 
 RUNS, RESULTS = ROOT / "runs" / "sweep", ROOT / "results" / "sweep"
 
@@ -40,8 +45,54 @@ def together(setting: str, seeds: list[int], parameters: dict, folder: Path = RU
         print(error, file=sys.stderr)
 
 
-def summary(setting: str, seed: int, run: Run) -> dict:
-    """What is kept of a finished run."""
+def courses(run: Run) -> pd.DataFrame:
+    """What becomes of the operations of each decoder, from p-hat at every evaluation of a run: columns by pathway.
+
+    An operation is held from where it has at least half the uniform probability until it has less than a quarter.
+    `held` now, `ever` up to now, `lost` since the evaluation before: fractions of all. `expected_195000`: expected
+    coverage; `complete_195000`: the probability that an evaluation finds every operation.
+    """
+    epochs, log_p = run.log_p()
+    table = pd.DataFrame({"epoch": epochs.tolist()})
+    for i, pathway in enumerate(runs.PATHWAYS):
+        rows, held, ever = [], torch.zeros(SIZE, dtype=torch.bool), torch.zeros(SIZE, dtype=torch.bool)
+        for row in log_p[:, i].double():
+            p = torch.softmax(row, 0)  # to the last digit of float16, they sum to one
+            now = (p >= 0.5 / SIZE) | (held & (p >= 0.25 / SIZE))
+            shares = {"held": now, "ever": ever | now, "lost": held & ~now}
+            held, ever = now, ever | now
+            values = {name: mask.double().mean().item() for name, mask in shares.items()}
+            values |= {"expected_195000": expected_coverage(p, 195_000), "complete_195000": full_coverage(p, 195_000)}
+            rows.append(values)
+        table = table.join(pd.DataFrame(rows).add_suffix(f"_{pathway}"))
+    return table
+
+
+def generalisation(run: Run) -> dict:
+    """KL(U||p) of each decoder, over the training and over the held-out operations alone: nats, corrected."""
+    config = make_config(**run.config["parameters"])
+    model = run.model()
+    parts = dict(zip(("training", "held_out"), split(config.holdout, stream(config.seed, 0, "split")), strict=True))
+    found = {}
+    for pathway in runs.PATHWAYS:
+        generator = stream(config.seed, 0, f"generalisation {pathway}")
+        decoder = getattr(model, pathway).decoder
+        marginal, _ = evaluation.generate(decoder, config.latent, config.final_samples, 1, generator)
+        found[pathway] = {name: marginal.kl_uniform(chosen=chosen) for name, chosen in parts.items()}
+    return found
+
+
+def report(run: Run) -> dict:
+    """The complete evaluation of a finished run, at the temperatures and the permeability of its last epoch."""
+    last = run.history.iloc[-1]
+    return laboratory.examine(run.model(), last["rho"], last["tau_A"], last["tau_B"], run.config["parameters"]["seed"])
+
+
+def summary(setting: str, seed: int, run: Run, examined: bool = False) -> dict:
+    """What is kept of a finished run; `examined`: with the complete evaluation, a minute on two cores."""
+    more = {"laboratory": report(run)} if examined else {}
+    if run.config["parameters"]["holdout"]:
+        more["generalisation"] = generalisation(run)
     return {
         "setting": setting,
         "seed": seed,
@@ -49,18 +100,40 @@ def summary(setting: str, seed: int, run: Run) -> dict:
         "parameters": run.config["parameters"],
         "sessions": run.timing["sessions"],
         "metrics": run.metrics,
+        **more,
     }
 
 
-def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None = None) -> None:
-    """Write the summary of a finished run and, beside it, its evaluations; ParameterError where it is not finished."""
+def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None = None, examined: bool = False) -> None:
+    """Write the summary of a finished run and, beside it, its evaluations with the courses of the operations.
+
+    ParameterError where the run is not finished.
+    """
     run = Run(run_dir(folder, setting, seed))
     if not run.finished:
         raise ParameterError(f"seed is {seed}, but '{run.path}' holds no finished run of setting {setting}.")
     output = output or run_dir(RESULTS, setting, seed).with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomic(output.with_suffix(".csv"), (run.path / "evaluations.csv").read_bytes())
-    runs.write_json(output, summary(setting, seed, run))
+    runs.write_table(output.with_suffix(".csv"), run.evaluations.merge(courses(run), on="epoch"))
+    runs.write_json(output, summary(setting, seed, run, examined))
+
+
+def evaluations(setting: str) -> pd.DataFrame:
+    """The kept evaluations of all seeds of a setting, with a column `seed`. FileNotFoundError where there are none."""
+    files = _kept(setting, ".csv")
+    return pd.concat([pd.read_csv(file).assign(seed=int(file.stem.removeprefix("seed"))) for file in files])
+
+
+def summaries(setting: str) -> list[dict]:
+    """The kept summaries of a setting, by seed. FileNotFoundError where there are none."""
+    return [json.loads(file.read_text()) for file in _kept(setting, ".json")]
+
+
+def _kept(setting: str, suffix: str) -> list[Path]:
+    files = sorted((RESULTS / setting).glob(f"seed*{suffix}"), key=lambda file: int(file.stem.removeprefix("seed")))
+    if not files:
+        raise FileNotFoundError(f"no results of setting {setting} in {RESULTS}; `make sweep` makes them.")
+    return files
 
 
 def main(arguments: list[str]) -> None:
@@ -74,11 +147,12 @@ def main(arguments: list[str]) -> None:
     commands.choices["together"].add_argument("--parameters", type=json.loads, default={}, help="as JSON")
     commands.choices["summary"].add_argument("seed", type=int)
     commands.choices["summary"].add_argument("--output", type=Path, help="the file to write")
+    commands.choices["summary"].add_argument("--examined", action="store_true", help="with the complete evaluation")
     given = parser.parse_args(arguments)
     if given.command == "together":
         together(given.setting, given.seeds, given.parameters, given.runs)
     else:
-        summarise(given.setting, given.seed, given.runs, given.output)
+        summarise(given.setting, given.seed, given.runs, given.output, given.examined)
 
 
 if __name__ == "__main__":
