@@ -11,15 +11,18 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 import yaml
 from safetensors import SafetensorError
 
-from tvae_lib import runs, sweep
+from tvae_lib import evaluation, runs, sweep
 from tvae_lib.config import ROOT, ParameterError, identity, make_config
 from tvae_lib.ensemble import Ensemble
+from tvae_lib.operations import SIZE, full_coverage_probability, uniform_coverage
 from tvae_lib.runs import Run, execute, execute_together
+from tvae_lib.streams import stream
 from tvae_lib.training import Trainer, flatten, initial_state
 
 TINY = {
@@ -71,10 +74,10 @@ class TestTogether:
     def test_takes_the_steps_of_the_ensemble_and_writes_what_a_run_alone_writes(self, whole, tmp_path):
         members = configs(tmp_path)
         replicas = Ensemble(members, "cpu")
-        state = replicas.stack([initial_state(config, replicas.device) for config in members])
+        state = replicas.stack([initial_state(config, replicas.device) for config in members])  # noqa: PD013
         for _ in range(4):
             state = replicas.epoch(state)
-        for config, run, mine in zip(members, whole, replicas.unstack(state), strict=True):
+        for config, run, mine in zip(members, whole, replicas.unstack(state), strict=True):  # noqa: PD010
             assert torch.equal(flatten(run.model()), mine["theta"])
             alone = execute(config)
             assert_same_to_rounding(run, alone)
@@ -175,6 +178,7 @@ def test_steps_train_together_and_summarise(tmp_path):
     steps(tmp_path, "summary", "tiny", 1, "--output", target)
     kept = json.loads(target.read_text())
     assert kept == {
+        "generalisation": sweep.generalisation(run),
         "setting": "tiny",
         "seed": 1,
         "command": "snakemake results/sweep/tiny/seed1.json",
@@ -182,7 +186,50 @@ def test_steps_train_together_and_summarise(tmp_path):
         "sessions": run.timing["sessions"],
         "metrics": run.metrics,
     }
-    assert target.with_suffix(".csv").read_bytes() == (run.path / "evaluations.csv").read_bytes()
+    table = pd.read_csv(target.with_suffix(".csv"))
+    pd.testing.assert_frame_equal(table[run.evaluations.columns], run.evaluations)
+    assert set(table["epoch"]) == {0, 2, 4}
+    both = kept["generalisation"]["A"]  # nine tenths were held out
+    whole, _ = evaluation.generate(run.model().A.decoder, 16, 1024, 1, stream(1, 0, "generalisation A"))
+    assert 0.1 * both["training"] + 0.9 * both["held_out"] == pytest.approx(whole.kl_uniform(), abs=1e-4)
+
+
+class Fallen:
+    """Stands for a run at three evaluations: two operations of A become rare, one of them comes back."""
+
+    def log_p(self):
+        rows = torch.zeros(3, 2, SIZE)
+        rows[0, 0, 0] = -0.9  # under a half at first: not held
+        rows[1:, 0, 0] = -9.0
+        rows[1, 0, 1] = -1.2  # under a half, over a quarter: still held
+        rows[2, 0, 1] = -9.0
+        rows[1, 0, 2] = -9.0
+        return torch.tensor([0, 10, 20]), rows.half()
+
+
+def test_an_operation_is_lost_under_a_quarter_and_held_again_from_a_half():
+    table = sweep.courses(Fallen())
+    assert table["epoch"].tolist() == [0, 10, 20]
+    count = (table[["held_A", "ever_A", "lost_A"]] * SIZE).round().astype(int)
+    assert count["held_A"].tolist() == [SIZE - 1, SIZE - 2, SIZE - 2]
+    assert count["ever_A"].tolist() == [SIZE - 1] * 3
+    assert count["lost_A"].tolist() == [0, 1, 1]
+    assert (table["held_B"] == 1).all()
+    assert table["expected_195000_B"].tolist() == pytest.approx([uniform_coverage(195_000)] * 3)
+    assert table["complete_195000_B"].tolist() == pytest.approx([full_coverage_probability(195_000)] * 3, abs=1e-6)
+    assert (table["complete_195000_A"][1:] < 1e-5).all()
+
+
+def test_results_are_read_by_setting_in_the_order_of_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no results of setting tiny"):
+        sweep.summaries("tiny")
+    (tmp_path / "tiny").mkdir()
+    for seed in (10, 2):
+        runs.write_json(tmp_path / "tiny" / f"seed{seed}.json", {"seed": seed})
+        runs.write_table(tmp_path / "tiny" / f"seed{seed}.csv", pd.DataFrame({"epoch": [0, 1]}))
+    assert [kept["seed"] for kept in sweep.summaries("tiny")] == [2, 10]
+    assert sweep.evaluations("tiny")["seed"].tolist() == [2, 2, 10, 10]
 
 
 def test_steps_refuse_with_one_sentence(tmp_path):

@@ -42,17 +42,6 @@ def argmax_coverage(decoder, z: Tensor, draws) -> dict[int, float]:
     return evaluation.coverage(torch.cat(found), draws)
 
 
-def _row(report: dict) -> dict[str, float]:
-    """The report on a decoder alone in columns: `coverage_10000`, `coverage_10000_error`, ..."""
-    row = {}
-    for name, value in report.items():
-        for n, entry in value.items() if isinstance(value, dict) else [("", value)]:
-            column = f"{name}_{n}".rstrip("_")
-            values = entry if isinstance(entry, list) else [entry]
-            row |= dict(zip((column, f"{column}_error"), values, strict=False))
-    return row
-
-
 def generators() -> None:
     """Decoders that no training touched, and the one written by hand, each judged alone: generators.csv."""
     table = Table("generators", ("kind", "seed", "pathway"))
@@ -62,11 +51,23 @@ def generators() -> None:
             key = {"kind": "untrained", "seed": seed, "pathway": pathway}
             if not table.has(**key):
                 decoder = getattr(model, pathway).decoder
-                table.add([key | _row(laboratory.decoder_alone(decoder, LATENT, FEWER, seed, f"untrained {pathway}"))])
+                table.add(
+                    [
+                        key
+                        | laboratory.columns(
+                            laboratory.decoder_alone(decoder, LATENT, FEWER, seed, f"untrained {pathway}")
+                        )
+                    ]
+                )
     key = {"kind": "hand-written", "seed": 0, "pathway": "A"}
     if not table.has(**key):
         table.add(
-            [key | _row(laboratory.decoder_alone(hand_written(SLOPE), LATENT, laboratory.FINAL, 0, "hand-written"))]
+            [
+                key
+                | laboratory.columns(
+                    laboratory.decoder_alone(hand_written(SLOPE), LATENT, laboratory.FINAL, 0, "hand-written")
+                )
+            ]
         )
 
 

@@ -784,3 +784,66 @@ def turns(measured: pd.DataFrame, predicted: pd.DataFrame) -> Figure:
         _legend(ax, 2)
     axes[0].set_ylabel("nats")
     return fig
+
+
+def coverage_curves(draws: list[int], curves: dict[str, list[float]], measured: dict[str, dict[int, float]]) -> Figure:
+    """Share of operations that are missed, in expectation, against the draws: lines; and what was measured: points.
+
+    Curves are named `uniform`, `untrained A`, `A` and so on; both axes are logarithmic.
+    """
+    fig, ax = plt.subplots(figsize=(7.8, 4.2))
+    for name, covered in curves.items():
+        kind, _, pathway = name.rpartition(" ")
+        colour = COLOURS.get(pathway, COLOURS["other"])
+        style = {"color": colour, "ls": DASHES.get(kind or name, "-"), "lw": 2.2 if name == "uniform" else 1.6}
+        ax.plot(draws, [1 - share for share in covered], label=name, **style)
+        shown = measured.get(name, {})
+        marker = MARKERS.get(pathway, "D")
+        ax.plot(list(shown), [1 - share for share in shown.values()], marker, color=colour, ms=5)
+    ax.set(xscale="log", yscale="log", xlabel="independent draws N", ylabel="share of operations missed")
+    ax.set(xlim=(draws[0], draws[-1]), ylim=(2e-6, 1.3))
+    ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    ax.legend(loc="lower left", ncols=2)
+    return fig
+
+
+def by_number(panels: dict[str, dict[str, dict[int, list[float]]]], label: str, levels: dict[str, float]) -> Figure:
+    """A panel for each measure: {title: {pathway: {number: values of the seeds}}}; means are joined.
+
+    `levels` are dashed lines in the panels whose titles they name.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels), 3.1), squeeze=False)
+    for ax, (title, of_pathway) in zip(axes.flat, panels.items(), strict=True):
+        for shift, (pathway, values) in zip((0.97, 1.03), of_pathway.items(), strict=False):
+            for number, of_seeds in values.items():
+                style = {"mfc": "none", "ms": 4, "mew": 0.9, "alpha": 0.7, "color": COLOURS[pathway]}
+                ax.plot([number * shift] * len(of_seeds), of_seeds, MARKERS[pathway], **style)
+            means = [sum(of_seeds) / len(of_seeds) for of_seeds in values.values()]
+            ax.plot(list(values), means, color=COLOURS[pathway], lw=2, label=pathway)
+        if title in levels:
+            ax.axhline(levels[title], color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2)
+        ax.set_xscale("log", base=2)
+        numbers = sorted({number for values in of_pathway.values() for number in values})
+        ax.set_xticks(numbers, [str(number) for number in numbers])
+        ax.set(title=title, xlabel=label)
+    _legend(axes[0, 0], 2)
+    return fig
+
+
+def low_discrepancy(
+    draws: list[int], bounds: dict[str, list[float]], panels: dict[str, dict[str, pd.DataFrame]]
+) -> Figure:
+    """Share missed by argmax under two samplers: {decoder: {sampler: shares covered, seeds x draws}}."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels), 3.2), sharey=True, squeeze=False)
+    styles = {"independent": (COLOURS["untrained"], "o"), "sobol": (COLOURS["other"], "D")}
+    for ax, (title, samplers) in zip(axes.flat, panels.items(), strict=True):
+        for (name, bound), dashes in zip(bounds.items(), (DASHES["uniform"], DASHES["untrained"]), strict=True):
+            ax.plot(draws, [1 - share for share in bound], color=COLOURS["uniform"], ls=dashes, lw=1.2, label=name)
+        for sampler, shares in samplers.items():
+            colour, marker = styles[sampler]
+            missed = 1 - shares.mean()
+            ax.plot([int(n) for n in shares.columns], missed, marker, ls="-", color=colour, ms=4, label=sampler)
+        ax.set(title=title, xscale="log", yscale="log", xlabel="samples N", ylim=(1e-6, 1.3))
+    axes[0, 0].set_ylabel("share missed")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    return fig

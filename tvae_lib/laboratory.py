@@ -116,3 +116,14 @@ def examine(model: DualVAE, rho: float, tau_A: float, tau_B: float, seed: int = 
 def _distortion(decoder, posterior: Posterior, samples: int, generator) -> list[float]:
     log_likelihood, errors = evaluation.expected_log_likelihood(decoder, posterior, samples, generator)
     return [-log_likelihood.mean().item(), errors.square().sum().sqrt().item() / SIZE]
+
+
+def columns(report: dict) -> dict[str, float]:
+    """A part of a report in columns: `kl_uniform`, `kl_uniform_error`, `coverage_10000`, `coverage_10000_error`, ..."""
+    row = {}
+    for name, value in report.items():
+        for n, entry in value.items() if isinstance(value, dict) else [("", value)]:
+            column = f"{name}_{n}".rstrip("_")
+            values = entry if isinstance(entry, list) else [entry]
+            row |= dict(zip((column, f"{column}_error"), values, strict=False))
+    return row
