@@ -60,7 +60,7 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
 
-experiments: $(READY) ## train what chapters 2 to 7 show, as far as results/experiments lacks it: nothing, or up to five hours
+experiments: $(READY) ## train what chapters 2 to 9 show, as far as results/experiments lacks it: nothing, or up to five hours
 	$(BIN)/python -m tvae_lib.experiments
 
 mutants: $(READY) ## make each mistake of tests/mutations.yml in a copy, and see that it is noticed

@@ -242,6 +242,25 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
     return "\n".join(lines)
 
 
+def findings(entries: list[dict], found: dict[str, list[dict]]) -> str:
+    """What the book establishes, each finding with the verdicts that are its evidence."""
+    lines = [NOTICE, f"# {len(entries)} findings\n"]
+    lines.append(
+        "What the book establishes so far. Measured numbers are in the verdicts under each finding, which come from\n"
+        "the executed chapters; every claim of the documents has its line in {doc}`summary`.\n"
+    )
+    for i, entry in enumerate(entries, start=1):
+        lines.append(f"## {i}. {entry['finding']}\n\n{entry['text'].strip()}\n")
+        for name in entry["claims"]:
+            (verdict,) = found[name]
+            lines.append(
+                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{verdict['verdict']}**. {verdict['finding']} "
+                f"({evidence_link(verdict)} in {{doc}}`{verdict['page'].link}`)"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> int:
     all_pages, all_functions = pages(), functions()
     claims = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())
@@ -255,6 +274,7 @@ def main() -> int:
         "library.md": library(all_functions),
         "claims.md": ledger(claims, found),
         "summary.md": summary(claims, found, all_pages),
+        "findings.md": findings(yaml.safe_load((ROOT / "book" / "findings.yml").read_text()), found),
         "performance.md": NOTICE + "\n" + performance.page(),
         performance.FIGURE: performance.figure(),
     }

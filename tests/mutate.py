@@ -17,7 +17,7 @@ PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks")
 TESTS = (
     *("test_models.py", "test_operations.py", "test_losses.py", "test_evaluation.py", "test_frontier.py"),
     *("test_coupling.py", "test_statenet.py", "test_codes.py", "test_schedules.py", "test_config.py"),
-    *("test_training.py", "test_single.py", "test_ensemble.py", "test_runs.py"),
+    *("test_training.py", "test_single.py", "test_ensemble.py", "test_runs.py", "test_laboratory.py", "test_sweep.py"),
 )
 CHAPTERS = tuple(
     f"{name}.ipynb"
@@ -29,6 +29,7 @@ CHAPTERS = tuple(
         "05_statenet",
         "06_losses",
         "07_schedules",
+        "09_convergence",
     )
 )
 
