@@ -7,7 +7,15 @@ from torch import nn
 from tvae_lib import evaluation
 from tvae_lib.dual import DualVAE
 from tvae_lib.frontier import hand_written
-from tvae_lib.operations import ENTROPY, SIZE, all_operations, index_of, one_hot
+from tvae_lib.operations import (
+    ENTROPY,
+    SIZE,
+    all_operations,
+    expected_coverage,
+    full_coverage,
+    index_of,
+    one_hot,
+)
 from tvae_lib.streams import stream
 from tvae_lib.vae import DecoderA, Posterior, kl_to_prior, log_likelihood
 
@@ -247,6 +255,19 @@ def test_corrected_divergence_of_the_hand_written_decoder_is_zero_within_a_thous
     assert abs(marginal.kl_uniform()) < 0.001
     assert marginal.kl_uniform(corrected=False) > 0.001
     assert marginal.p.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_corrected_coverage_is_that_of_the_known_probabilities():
+    decoder = Linear(6.0, 2.0)
+    p = decoder.trit_marginal().double()[all_operations().long() + 1].prod(1)
+    marginal, _ = evaluation.generate(decoder, 9, 2**19, 1, stream(0, 0, "coverage"))
+    for draws in (50_000, 195_000):
+        known = expected_coverage(p, draws)
+        plain = expected_coverage(marginal.p, draws)
+        assert plain < known - 5e-5, "the plain estimate should be too low here"
+        assert abs(marginal.expected_coverage(draws) - known) < abs(plain - known) / 3
+    known, plain = full_coverage(p, 600_000), full_coverage(marginal.p, 600_000)
+    assert abs(marginal.full_coverage(600_000) - known) < abs(plain - known) / 2
 
 
 def test_divergence_over_chosen_operations_averages_to_the_whole():

@@ -65,6 +65,15 @@ def test_sobol_samples_are_normal_and_repeat_with_their_seed():
     assert all((torch.bincount(column, minlength=64) == 64).all() for column in counts.T), "64 strata, equally full"
 
 
+def test_a_rotated_decoder_generates_the_same_from_other_codes(rng):
+    decoder = hand_written(3.0)
+    turned = convergence.rotated(decoder, rng)
+    z = torch.randn(500, LATENT, generator=rng)
+    assert (turned(z) - decoder(z)).abs().max() > 1
+    gram = turned.body[0].weight @ turned.body[0].weight.T
+    torch.testing.assert_close(gram, decoder.body[0].weight @ decoder.body[0].weight.T, atol=1e-5, rtol=0)
+
+
 def test_argmax_coverage_counts_what_the_first_codes_give():
     decoder = hand_written(3.0)
     z = torch.zeros(3, LATENT)

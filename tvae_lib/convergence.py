@@ -1,25 +1,28 @@
 """Chapter 9's measurements beside its runs: untrained and hand-written decoders, Sobol samples, importance sampling."""
 
+import copy
 import math
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from tvae_lib import evaluation, laboratory, runs
+from tvae_lib import ensemble, evaluation, laboratory, runs
 from tvae_lib.config import REFERENCE, make_config
 from tvae_lib.dual import injected
 from tvae_lib.frontier import hand_written
 from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.streams import stream
 from tvae_lib.tables import Table, kept
-from tvae_lib.training import untrained
-from tvae_lib.vae import LATENT, Posterior
+from tvae_lib.training import load, untrained
+from tvae_lib.vae import LATENT, DecoderA, Posterior
 
 UNTRAINED_SEEDS = range(30)
 SLOPE = 3.0  # of the hand-written decoder
 FEWER = laboratory.FINAL._replace(prior=2**19)  # samples for decoders whose p(x) is smooth
 SCRAMBLES = range(10)
+EARLY_SEEDS = range(10)
+EARLY = tuple(range(1, 41))  # epochs
 SOBOL_DRAWS = (1_000, 10_000, SIZE, 50_000, 100_000, 195_000)
 TENS = 60
 WIDER = 1.5  # variance of the proposal over that of the posterior, which is narrower than the truth
@@ -28,11 +31,21 @@ WIDER = 1.5  # variance of the proposal over that of the posterior, which is nar
 def sobol_normal(samples: int, latent: int, seed: int) -> Tensor:
     """Prior samples of low discrepancy, (S, d): a scrambled Sobol sequence through the normal quantile.
 
-    Equation: eq-sobol. Source: Owen (1998), for the scrambling.
+    Equation: eq-sobol. Source: Matoušek (1998), for the scrambling by random matrices and a digital shift.
     """
     points = SobolEngine(latent, scramble=True, seed=seed).draw(samples, dtype=torch.float64)
     # The quantile of a point that is 0 is infinite.
     return torch.special.ndtri(points.clamp(min=2.0**-32)).float()
+
+
+def rotated(decoder: DecoderA, generator: torch.Generator) -> DecoderA:
+    """The decoder behind a random rotation of its codes: it generates the same from the prior."""
+    turned = copy.deepcopy(decoder)
+    first = turned.body[0]
+    rotation, _ = torch.linalg.qr(torch.randn(first.in_features, first.in_features, generator=generator))
+    with torch.no_grad():
+        first.weight.copy_(first.weight @ rotation)
+    return turned
 
 
 @torch.no_grad()
@@ -77,6 +90,7 @@ def sobol() -> None:
     model = runs.Run(REFERENCE).model()
     decoders = {"hand-written": hand_written(SLOPE), "A": model.A.decoder, "B": model.B.decoder}
     decoders["uncoupled A"] = kept().A.decoder
+    decoders["rotated"] = rotated(hand_written(SLOPE), stream(0, 0, "rotation"))
     for name, decoder in decoders.items():
         for seed in SCRAMBLES:
             for sampler in ("sobol", "independent"):
@@ -90,6 +104,28 @@ def sobol() -> None:
                     z = torch.randn(most, LATENT, generator=stream(seed, 0, f"independent {name}"))
                 found = argmax_coverage(decoder, z, SOBOL_DRAWS)
                 table.add([key | {f"coverage_{n}": share for n, share in found.items()}])
+
+
+def early() -> None:
+    """How likely a complete evaluation is at each of the first epochs of the preset `document`: early.csv."""
+    table = Table("early", ("seed", "epoch"))
+    seeds = [seed for seed in EARLY_SEEDS if not table.has(seed=seed, epoch=max(EARLY))]
+    configs = [make_config(seed=seed, device="cpu") for seed in seeds]
+    rows = {seed: [] for seed in seeds}
+    for place, state in ensemble.progress(configs, "cpu", EARLY):
+        seed, epoch = seeds[place], int(state["epoch"])
+        model = load(untrained(configs[place])[0], state["theta"])
+        row = {"seed": seed, "epoch": epoch}
+        for pathway in "AB":
+            generator = stream(seed, epoch, f"early {pathway}")
+            marginal, _ = evaluation.generate(getattr(model, pathway).decoder, LATENT, 2**17, 1, generator)
+            row |= {
+                f"complete_{pathway}": marginal.full_coverage(195_000),
+                f"kl_uniform_{pathway}": marginal.kl_uniform(),
+            }
+        rows[seed].append(row)
+        if epoch == max(EARLY):
+            table.add(rows[seed])
 
 
 @torch.no_grad()

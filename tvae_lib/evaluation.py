@@ -17,6 +17,7 @@ from tvae_lib.operations import (
     TRITS,
     all_operations,
     expected_coverage,
+    full_coverage,
     index_of,
     one_hot,
     uniform_coverage,
@@ -64,6 +65,15 @@ class Marginal(NamedTuple):
         variance = (self.second - self.p.square()) / self.samples
         curvature = draws * (draws - 1) * torch.exp((draws - 2) * torch.log1p(-self.p))
         return expected_coverage(self.p, draws) + (curvature * variance).mean().item() / 2
+
+    def full_coverage(self, draws: int) -> float:
+        """Probability that N independent draws hit every operation, corrected likewise.
+
+        The number that is missed is nearly Poisson where it is small, so that the probability is raised by the
+        exponential of what the correction takes from its mean.
+        """
+        excess = SIZE * (self.expected_coverage(draws) - expected_coverage(self.p, draws))
+        return min(1.0, full_coverage(self.p, draws) * math.exp(excess))
 
 
 class Draws(NamedTuple):
@@ -304,12 +314,15 @@ def reconstruction(model: DualVAE, trits: Tensor, rho: float) -> dict[str, float
 
 
 @torch.no_grad()
-def sampled_reconstruction(decoder: nn.Module, posterior: Posterior, samples: int, generator) -> tuple[float, float]:
-    """Fraction of operations that come back by argmax from codes drawn of their posteriors (M, d), and its error.
+def sampled_reconstruction(
+    decoder: nn.Module, posterior: Posterior, samples: int, generator, chosen: Tensor | None = None
+) -> tuple[float, float]:
+    """Fraction of operations that come back by argmax from codes drawn of their posteriors, and its standard error.
 
-    The standard error is that of the mean over `samples` codes of each operation, at least 2.
+    The posteriors (n, d) are those of the `chosen` operations, indices (n,), or of all; `samples` codes of each, at
+    least 2.
     """
-    everything = torch.arange(SIZE, device=generator.device)
+    everything = torch.arange(SIZE, device=generator.device) if chosen is None else chosen
     shares = []
     for _ in range(samples):
         noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)

@@ -204,6 +204,7 @@ EXPERIMENTS = {
     "generators": convergence.generators,
     "sobol": convergence.sobol,
     "importance": convergence.importance,
+    "early": convergence.early,
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tvae_lib import codes, evaluation
 from tvae_lib.dual import DualVAE, injected
-from tvae_lib.operations import SIZE, all_operations, coverage_deviation, full_coverage, rarefied
+from tvae_lib.operations import SIZE, all_operations, coverage_deviation, rarefied
 from tvae_lib.streams import stream
 from tvae_lib.vae import Posterior, kl_to_prior, tempered
 
@@ -63,7 +63,7 @@ def decoder_alone(decoder, latent: int, effort: Effort, seed: int, name: str, dr
         "has": (marginal.p >= 0.5 / SIZE).double().mean().item(),
         "coverage": {n: [marginal.expected_coverage(n), coverage_deviation(marginal.p, n)] for n in draws},
         "measured": {n: mean_and_error(torch.tensor([row[n] for row in measured])) for n in draws},
-        "full_coverage": full_coverage(marginal.p, most),
+        "full_coverage": marginal.full_coverage(most),
         "argmax_coverage": {n: mean_and_error(torch.tensor([rarefied(f, n) for f in folds])) for n in draws},
         "cells": (sum(folds) > 0).double().mean().item(),
     }

@@ -136,7 +136,7 @@ def full_coverage_probability(draws: int) -> float:
 
 
 def full_coverage(p: Tensor, draws: int) -> float:
-    """Probability that N independent draws from p (M,) hit every operation; to about 1e-8 where N is over 100,000.
+    """Probability that N independent draws from p (M,) hit every operation, to about 1e-8; 0.0 where it is less.
 
     N! times the coefficient of t^N in the product of e^(p(x) t) - 1, by Cauchy's integral over the circle |t| = N.
     Equation: eq-full-coverage-general. Source: ours.
@@ -151,7 +151,8 @@ def full_coverage(p: Tensor, draws: int) -> float:
     log_hit = torch.stack([torch.log(-torch.expm1(-draws * p * t)).sum() for t in turned])
     integrand = torch.exp(draws * (turned - 1 - 1j * angles) + log_hit).real
     front = math.exp(math.lgamma(draws + 1) + draws - draws * math.log(draws)) / math.pi
-    return max(0.0, front * torch.trapezoid(integrand, angles).item())
+    probability = front * torch.trapezoid(integrand, angles).item()
+    return probability if probability > 1e-8 else 0.0
 
 
 def rarefied(counts: Tensor, draws: int) -> float:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tvae_lib import evaluation, laboratory, runs
+from tvae_lib import evaluation, laboratory, runs, schedules
 from tvae_lib.config import ROOT, Config, ParameterError, make_config
-from tvae_lib.operations import SIZE, expected_coverage, full_coverage, split
+from tvae_lib.dual import injected
+from tvae_lib.operations import SIZE, all_operations, split
 from tvae_lib.runs import Run
 from tvae_lib.streams import stream
 
@@ -45,40 +46,45 @@ def together(setting: str, seeds: list[int], parameters: dict, folder: Path = RU
         print(error, file=sys.stderr)
 
 
-def courses(run: Run) -> pd.DataFrame:
-    """What becomes of the operations of each decoder, from p-hat at every evaluation of a run: columns by pathway.
-
-    An operation is held from where it has at least half the uniform probability until it has less than a quarter.
-    `held` now, `ever` up to now, `lost` since the evaluation before: fractions of all. `expected_195000`: expected
-    coverage; `complete_195000`: the probability that an evaluation finds every operation.
-    """
+def held(run: Run) -> pd.DataFrame:
+    """Share of the operations that each decoder has at every evaluation: with at least half the uniform probability."""
     epochs, log_p = run.log_p()
-    table = pd.DataFrame({"epoch": epochs.tolist()})
-    for i, pathway in enumerate(runs.PATHWAYS):
-        rows, held, ever = [], torch.zeros(SIZE, dtype=torch.bool), torch.zeros(SIZE, dtype=torch.bool)
-        for row in log_p[:, i].double():
-            p = torch.softmax(row, 0)  # to the last digit of float16, they sum to one
-            now = (p >= 0.5 / SIZE) | (held & (p >= 0.25 / SIZE))
-            shares = {"held": now, "ever": ever | now, "lost": held & ~now}
-            held, ever = now, ever | now
-            values = {name: mask.double().mean().item() for name, mask in shares.items()}
-            values |= {"expected_195000": expected_coverage(p, 195_000), "complete_195000": full_coverage(p, 195_000)}
-            rows.append(values)
-        table = table.join(pd.DataFrame(rows).add_suffix(f"_{pathway}"))
-    return table
+    shares = (log_p.double().exp() >= 0.5 / SIZE).double().mean(2)
+    return pd.DataFrame({"epoch": epochs.tolist(), "held_A": shares[:, 0].tolist(), "held_B": shares[:, 1].tolist()})
+
+
+def conditions(run: Run) -> dict:
+    """How far a run met what Theorem 4 asks for: share of balanced epochs, rho when phase 4 starts, floored tau_A."""
+    history = run.history
+    at_4 = round(schedules.PHASE_STARTS[3] * len(history) / schedules.CLOCK)
+    return {
+        "balanced": history["gate"].mean(),
+        "rho_before_phase_4": history["rho"][at_4 - 1],
+        "epochs_at_tau_floor": int((history["tau_A"] <= run.config["parameters"]["tau_floor"] + 1e-6).sum()),
+    }
 
 
 def generalisation(run: Run) -> dict:
-    """KL(U||p) of each decoder, over the training and over the held-out operations alone: nats, corrected."""
-    config = make_config(**run.config["parameters"])
-    model = run.model()
+    """What each decoder makes of training and of held-out operations: {pathway: {part: {measure: value}}}.
+
+    `surprise`: the mean of log 1/(M p), corrected, in nats; `exact`: fraction that comes back by argmax from injected
+    codes, sampled as in the last epoch, and its standard error.
+    """
+    config, last, model = make_config(**run.config["parameters"]), run.history.iloc[-1], run.model()
     parts = dict(zip(("training", "held_out"), split(config.holdout, stream(config.seed, 0, "split")), strict=True))
     found = {}
-    for pathway in runs.PATHWAYS:
+    for pathway, other in (("A", "B"), ("B", "A")):
         generator = stream(config.seed, 0, f"generalisation {pathway}")
         decoder = getattr(model, pathway).decoder
         marginal, _ = evaluation.generate(decoder, config.latent, config.final_samples, 1, generator)
-        found[pathway] = {name: marginal.kl_uniform(chosen=chosen) for name, chosen in parts.items()}
+        taus = last[f"tau_{pathway}"], last[f"tau_{other}"]
+        found[pathway] = {}
+        for name, chosen in parts.items():
+            with torch.no_grad():
+                given = [getattr(model, p).encoder(all_operations()[chosen].float()) for p in (pathway, other)]
+            read = injected(*given, last["rho"], *taus)
+            exact = evaluation.sampled_reconstruction(decoder, read, 16, generator, chosen)
+            found[pathway][name] = {"surprise": marginal.kl_uniform(chosen=chosen), "exact": list(exact)}
     return found
 
 
@@ -100,12 +106,13 @@ def summary(setting: str, seed: int, run: Run, examined: bool = False) -> dict:
         "parameters": run.config["parameters"],
         "sessions": run.timing["sessions"],
         "metrics": run.metrics,
+        "conditions": conditions(run),
         **more,
     }
 
 
 def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None = None, examined: bool = False) -> None:
-    """Write the summary of a finished run and, beside it, its evaluations with the courses of the operations.
+    """Write the summary of a finished run and, beside it, its evaluations with the operations held.
 
     ParameterError where the run is not finished.
     """
@@ -114,7 +121,7 @@ def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None 
         raise ParameterError(f"seed is {seed}, but '{run.path}' holds no finished run of setting {setting}.")
     output = output or run_dir(RESULTS, setting, seed).with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_table(output.with_suffix(".csv"), run.evaluations.merge(courses(run), on="epoch"))
+    runs.write_table(output.with_suffix(".csv"), run.evaluations.merge(held(run), on="epoch"))
     runs.write_json(output, summary(setting, seed, run, examined))
 
 
