@@ -847,3 +847,18 @@ def low_discrepancy(
     axes[0, 0].set_ylabel("share missed")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
+
+
+def early_completeness(table: pd.DataFrame, uniform: float) -> Figure:
+    """Columns `complete_A` and `complete_B` by epoch, seeds and their mean, beside a uniform generator."""
+    fig, ax = plt.subplots(figsize=(7.6, 3.2))
+    for pathway in ("A", "B"):
+        column = f"complete_{pathway}"
+        for _, run in table.groupby("seed"):
+            ax.plot(run["epoch"], run[column], color=COLOURS[pathway], lw=0.6, alpha=0.5)
+        mean = table.groupby("epoch")[column].mean()
+        ax.plot(mean.index, mean, color=COLOURS[pathway], lw=2, marker=MARKERS[pathway], ms=3, label=pathway)
+    ax.axhline(uniform, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2, label="uniform")
+    ax.set(xlabel="epoch", ylabel="P(all operations)", ylim=(-0.02, None))
+    _legend(ax, 3)
+    return fig
