@@ -421,8 +421,11 @@ def entropy_path(scale: list[float], values: dict[str, list[float]], slopes: dic
     return fig
 
 
-def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2) -> Figure:
-    """Columns `<name>_A` and `<name>_B` against the epoch: mean over the seeds, and each seed as a thin line."""
+def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2, levels: dict | None = None) -> Figure:
+    """Columns `<name>_A` and `<name>_B` against the epoch: mean over the seeds, and each seed as a thin line.
+
+    `levels` gives a dashed line to the quantities it names.
+    """
     rows = -(-len(titles) // columns)
     fig, axes = _panels(rows, columns, int(table["epoch"].max()), True, height=2.7)
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
@@ -432,6 +435,8 @@ def over_seeds(table: pd.DataFrame, titles: dict[str, str], columns: int = 2) ->
                 ax.plot(run["epoch"], run[column], color=COLOURS[pathway], lw=0.6, alpha=0.5)
             mean = table.groupby("epoch")[column].mean()
             ax.plot(mean.index, mean, color=COLOURS[pathway], lw=2, label=pathway)
+        if name in (levels or {}):
+            ax.axhline(levels[name], color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2)
         ax.set_title(title)
     _legend(axes[0], 2)
     return fig
@@ -830,22 +835,20 @@ def by_number(panels: dict[str, dict[str, dict[int, list[float]]]], label: str, 
     return fig
 
 
-def low_discrepancy(
-    draws: list[int], bounds: dict[str, list[float]], panels: dict[str, dict[str, pd.DataFrame]]
-) -> Figure:
-    """Share missed by argmax under two samplers: {decoder: {sampler: shares covered, seeds x draws}}."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels), 3.2), sharey=True, squeeze=False)
-    styles = {"independent": (COLOURS["untrained"], "o"), "sobol": (COLOURS["other"], "D")}
+def low_discrepancy(bound: dict[int, float], panels: dict[str, dict[str, pd.DataFrame]]) -> Figure:
+    """Coverage above the bound for independent samples, in points: {decoder: {sampler: seeds x draws}}, two errors."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels), 3.0), sharey=True, squeeze=False)
+    styles = {"independent": (COLOURS["untrained"], "o"), "Sobol": (COLOURS["other"], "D")}
     for ax, (title, samplers) in zip(axes.flat, panels.items(), strict=True):
-        for (name, bound), dashes in zip(bounds.items(), (DASHES["uniform"], DASHES["untrained"]), strict=True):
-            ax.plot(draws, [1 - share for share in bound], color=COLOURS["uniform"], ls=dashes, lw=1.2, label=name)
+        ax.axhline(0, color=COLOURS["uniform"], ls=DASHES["uniform"], lw=1.2)
         for sampler, shares in samplers.items():
             colour, marker = styles[sampler]
-            missed = 1 - shares.mean()
-            ax.plot([int(n) for n in shares.columns], missed, marker, ls="-", color=colour, ms=4, label=sampler)
-        ax.set(title=title, xscale="log", yscale="log", xlabel="samples N", ylim=(1e-6, 1.3))
-    axes[0, 0].set_ylabel("share missed")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+            above = 100 * (shares.mean() - pd.Series(bound))
+            errors = 200 * shares.std() / math.sqrt(len(shares))
+            ax.errorbar(list(bound), above, errors, fmt=marker + "-", color=colour, ms=4, lw=1.2, label=sampler)
+        ax.set(title=title, xscale="log", xlabel="samples N")
+    axes[0, 0].set_ylabel("points above the bound")
+    _legend(axes[0, 0], 1)
     return fig
 
 
