@@ -244,11 +244,11 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
 
 def findings(entries: list[dict], found: dict[str, list[dict]]) -> str:
     """What the book establishes, each finding with the verdicts that are its evidence."""
-    lines = [NOTICE, f"# {len(entries)} findings\n"]
+    lines = [NOTICE, "# Findings\n"]
     lines.append(
-        "What the book establishes so far, about the system that {doc}`one page <system>` describes. Measured numbers\n"
-        "are in the verdicts under each finding, which come from the executed chapters; every claim of the documents\n"
-        "has its line in {doc}`summary`.\n"
+        f"What the book establishes so far, in {len(entries)} sentences and a little more, about the system that\n"
+        "{doc}`one page <system>` describes. Measured numbers are in the verdicts under each finding, which come from\n"
+        "the executed chapters; every claim of the documents has its line in {doc}`summary`.\n"
     )
     for i, entry in enumerate(entries, start=1):
         lines.append(f"## {i}. {entry['finding']}\n\n{entry['text'].strip()}\n")
