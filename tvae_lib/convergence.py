@@ -64,24 +64,12 @@ def generators() -> None:
             key = {"kind": "untrained", "seed": seed, "pathway": pathway}
             if not table.has(**key):
                 decoder = getattr(model, pathway).decoder
-                table.add(
-                    [
-                        key
-                        | laboratory.columns(
-                            laboratory.decoder_alone(decoder, LATENT, FEWER, seed, f"untrained {pathway}")
-                        )
-                    ]
-                )
+                alone = laboratory.decoder_alone(decoder, LATENT, FEWER, seed, f"untrained {pathway}")
+                table.add([key | laboratory.columns(alone)])
     key = {"kind": "hand-written", "seed": 0, "pathway": "A"}
     if not table.has(**key):
-        table.add(
-            [
-                key
-                | laboratory.columns(
-                    laboratory.decoder_alone(hand_written(SLOPE), LATENT, laboratory.FINAL, 0, "hand-written")
-                )
-            ]
-        )
+        alone = laboratory.decoder_alone(hand_written(SLOPE), LATENT, laboratory.FINAL, 0, "hand-written")
+        table.add([key | laboratory.columns(alone)])
 
 
 def sobol() -> None:
