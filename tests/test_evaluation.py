@@ -162,6 +162,27 @@ def test_reconstruction_tells_own_codes_from_injected_ones():
     assert evaluation.reconstruction(model, trits[:0], 0.5)["alone_A"] is None
 
 
+def test_a_trit_that_is_not_coded_comes_back_in_a_third_of_all_operations():
+    """A codes all trits but the third, B none: each reads what it is given."""
+    model = DualVAE(9)
+
+    class Masked(nn.Module):
+        def __init__(self, mask):
+            super().__init__()
+            self.mask = torch.tensor(mask)
+
+        def forward(self, x):
+            return type("Q", (), {"mean": x * self.mask})()
+
+    eight = [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    for pathway, mask in ((model.A, eight), (model.B, [0.0] * 9)):
+        pathway.encoder, pathway.decoder = Masked(mask), Linear(5.0, 2.0)
+    third = [1 / 3] * 9
+    read = [1, 1, 1 / 3, 1, 1, 1, 1, 1, 1]
+    assert evaluation.trit_accuracy(model, 0.0).tolist() == [pytest.approx(read), pytest.approx(third)]
+    assert evaluation.trit_accuracy(model, 1.0).tolist() == [pytest.approx(third), pytest.approx(read)]
+
+
 def gaussians(rng, n=40, d=3):
     return Posterior(
         torch.randn(n, d, generator=rng, dtype=torch.float64), torch.randn(n, d, generator=rng, dtype=torch.float64) - 1

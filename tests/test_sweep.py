@@ -181,6 +181,7 @@ def test_steps_train_together_and_summarise(tmp_path):
     assert kept == {
         "generalisation": sweep.generalisation(run),
         "conditions": sweep.conditions(run),
+        "trits": sweep.trits(run),
         "setting": "tiny",
         "seed": 1,
         "command": "snakemake results/sweep/tiny/seed1.json",
@@ -196,6 +197,9 @@ def test_steps_train_together_and_summarise(tmp_path):
     surprise = 0.1 * both["training"]["surprise"] + 0.9 * both["held_out"]["surprise"]
     assert surprise == pytest.approx(whole.kl_uniform(), abs=1e-4)
     assert all(0 <= part["exact"][0] < 0.1 for part in both.values())
+    assert list(kept["trits"]) == [*(str(epoch) for epoch in run.snapshots() if epoch), "4"]
+    last = evaluation.trit_accuracy(run.model(), run.history["rho"].iloc[-1])
+    assert [kept["trits"]["4"][p] for p in "AB"] == last.tolist()
     assert kept["conditions"]["balanced"] == pytest.approx(run.history["gate"].mean())
     assert kept["conditions"]["rho_before_phase_4"] == run.history["rho"][1]  # of four epochs, the second
 

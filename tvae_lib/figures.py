@@ -812,12 +812,32 @@ def coverage_curves(draws: list[int], curves: dict[str, list[float]], measured: 
     return fig
 
 
+def trit_maps(accuracy: dict[str, dict[int, Tensor]]) -> Figure:
+    """Shares of operations with each trit read right, a map for each pathway and epoch: (seeds, 9) each."""
+    epochs = len(next(iter(accuracy.values())))
+    fig, grid = plt.subplots(len(accuracy), epochs, figsize=(1.75 * epochs, 4.2), sharex=True, sharey=True)
+    for axes, (pathway, maps) in zip(grid, accuracy.items(), strict=True):
+        colours = mpl.colors.LinearSegmentedColormap.from_list(pathway, ["#fcfcfa", COLOURS[pathway]])
+        for ax, (epoch, values) in zip(axes, maps.items(), strict=True):
+            image = ax.pcolormesh(values, cmap=colours, vmin=1 / 3, vmax=1, edgecolor="#e4e4e0", lw=0.4)
+            ax.grid(False)
+            ax.set_title(f"{pathway}, epoch {epoch}", fontsize=9.5)
+            ax.set_xticks([0.5, 4.5, 8.5], ["1", "5", "9"])
+            ax.set_yticks([0.5, 9.5], ["0", "9"])
+        axes[0].set_ylabel("seed")
+        fig.colorbar(image, ax=axes, ticks=[1 / 3, 2 / 3, 1], format="%.2f", pad=0.01)
+    for ax in grid[-1]:
+        ax.set_xlabel("trit")
+    return fig
+
+
 def by_number(panels: dict[str, dict[str, dict[int, list[float]]]], label: str, levels: dict[str, float]) -> Figure:
     """A panel for each measure: {title: {pathway: {number: values of the seeds}}}; means are joined.
 
     `levels` are dashed lines in the panels whose titles they name.
     """
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels), 3.1), squeeze=False)
+    rows = -(-len(panels) // 2)
+    fig, axes = plt.subplots(rows, 2, figsize=(7.8, 2.7 * rows), squeeze=False)
     for ax, (title, of_pathway) in zip(axes.flat, panels.items(), strict=True):
         for shift, (pathway, values) in zip((0.97, 1.03), of_pathway.items(), strict=False):
             for number, of_seeds in values.items():

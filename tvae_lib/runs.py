@@ -131,6 +131,10 @@ class Run:
         tensors = read_tensors(self.path / "evaluations.safetensors")
         return tensors["epoch"], tensors["log_p"]
 
+    def snapshots(self) -> list[int]:
+        """The epochs, counted as finished, of which the weights are kept besides the last."""
+        return sorted(int(path.stem.removeprefix("epoch_")) for path in (self.path / "snapshots").glob("epoch_*"))
+
     def model(self, epoch: int | None = None) -> DualVAE:
         """The trained pair, or the one of a snapshot, on the CPU in evaluation mode."""
         weights = {k: v for k, v in self._weights(epoch).items() if not k.startswith("statenet.")}

@@ -64,6 +64,14 @@ def conditions(run: Run) -> dict:
     }
 
 
+def trits(run: Run) -> dict:
+    """`evaluation.trit_accuracy` at each snapshot after the first and at the end: {epoch: {pathway: nine shares}}."""
+    rho = run.history.set_index("epoch")["rho"]
+    models = {epoch: run.model(epoch) for epoch in run.snapshots() if epoch} | {rho.index[-1]: run.model()}
+    found = {epoch: evaluation.trit_accuracy(model, rho[epoch]).tolist() for epoch, model in models.items()}
+    return {str(epoch): dict(zip("AB", shares, strict=True)) for epoch, shares in found.items()}
+
+
 def generalisation(run: Run) -> dict:
     """What each decoder makes of training and of held-out operations: {pathway: {part: {measure: value}}}.
 
@@ -107,6 +115,7 @@ def summary(setting: str, seed: int, run: Run, examined: bool = False) -> dict:
         "sessions": run.timing["sessions"],
         "metrics": run.metrics,
         "conditions": conditions(run),
+        "trits": trits(run),
         **more,
     }
 
