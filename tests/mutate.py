@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks")
+PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks", "workflow")
 TESTS = (
     *("test_models.py", "test_operations.py", "test_losses.py", "test_evaluation.py", "test_frontier.py"),
     *("test_coupling.py", "test_statenet.py", "test_codes.py", "test_schedules.py", "test_config.py"),
@@ -58,7 +58,8 @@ def main(numbers: list[int]) -> int:
         folder = Path(temporary)
         for part in PARTS:
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for file in ("pyproject.toml", "Makefile"):
+            shutil.copy(ROOT / file, folder)
         if noticed_by(folder):
             print("the project fails without any mistake")
             return 1
