@@ -58,7 +58,7 @@ def main(numbers: list[int]) -> int:
         folder = Path(temporary)
         for part in PARTS:
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("pyproject.toml", "Makefile"):
+        for file in ("pyproject.toml", "requirements.txt", "Makefile"):
             shutil.copy(ROOT / file, folder)
         if noticed_by(folder):
             print("the project fails without any mistake")
