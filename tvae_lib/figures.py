@@ -832,7 +832,7 @@ def trit_maps(accuracy: dict[str, dict[int, Tensor]]) -> Figure:
 
 
 def by_number(panels: dict[str, dict[str, dict[int, list[float]]]], label: str, levels: dict[str, float]) -> Figure:
-    """A panel for each measure: {title: {pathway: {number: values of the seeds}}}; means are joined.
+    """Two panels a row, an even number: {title: {pathway: {number: values of the seeds}}}; means are joined.
 
     `levels` are dashed lines in the panels whose titles they name.
     """
