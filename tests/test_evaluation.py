@@ -177,10 +177,10 @@ def test_a_trit_that_is_not_coded_comes_back_in_a_third_of_all_operations():
     eight = [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     for pathway, mask in ((model.A, eight), (model.B, [0.0] * 9)):
         pathway.encoder, pathway.decoder = Masked(mask), Linear(5.0, 2.0)
-    third = [1 / 3] * 9
+    third, trits = [1 / 3] * 9, all_operations().float()
     read = [1, 1, 1 / 3, 1, 1, 1, 1, 1, 1]
-    assert evaluation.trit_accuracy(model, 0.0).tolist() == [pytest.approx(read), pytest.approx(third)]
-    assert evaluation.trit_accuracy(model, 1.0).tolist() == [pytest.approx(third), pytest.approx(read)]
+    assert evaluation.trit_accuracy(model, trits, 0.0).tolist() == [pytest.approx(read), pytest.approx(third)]
+    assert evaluation.trit_accuracy(model, trits, 1.0).tolist() == [pytest.approx(third), pytest.approx(read)]
 
 
 def gaussians(rng, n=40, d=3):

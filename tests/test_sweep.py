@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from tvae_lib import evaluation, runs, sweep
 from tvae_lib.config import ROOT, ParameterError, identity, make_config
 from tvae_lib.ensemble import Ensemble
-from tvae_lib.operations import SIZE
+from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.runs import Run, execute, execute_together
 from tvae_lib.streams import stream
 from tvae_lib.training import Trainer, flatten, initial_state
@@ -198,7 +198,7 @@ def test_steps_train_together_and_summarise(tmp_path):
     assert surprise == pytest.approx(whole.kl_uniform(), abs=1e-4)
     assert all(0 <= part["exact"][0] < 0.1 for part in both.values())
     assert list(kept["trits"]) == [*(str(epoch) for epoch in run.snapshots() if epoch), "4"]
-    last = evaluation.trit_accuracy(run.model(), run.history["rho"].iloc[-1])
+    last = evaluation.trit_accuracy(run.model(), all_operations().float(), run.history["rho"].iloc[-1])
     assert [kept["trits"]["4"][p] for p in "AB"] == last.tolist()
     assert kept["conditions"]["balanced"] == pytest.approx(run.history["gate"].mean())
     assert kept["conditions"]["rho_before_phase_4"] == run.history["rho"][1]  # of four epochs, the second

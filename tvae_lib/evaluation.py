@@ -314,13 +314,12 @@ def reconstruction(model: DualVAE, trits: Tensor, rho: float) -> dict[str, float
 
 
 @torch.no_grad()
-def trit_accuracy(model: DualVAE, rho: float) -> Tensor:
-    """Share of all operations whose trit j comes back by argmax from the injected means: (2, 9), rows A and B.
+def trit_accuracy(model: DualVAE, trits: Tensor, rho: float) -> Tensor:
+    """Share of operations, trits (n, 9) as floats, whose trit j comes back by argmax from the injected means: (2, 9).
 
-    Equation: eq-trit-accuracy. Source: ours.
+    Rows are A and B. Equation: eq-trit-accuracy. Source: ours.
     """
-    trits = all_operations()
-    mean_A, mean_B = (vae.encoder(trits.float()).mean for vae in (model.A, model.B))
+    mean_A, mean_B = (vae.encoder(trits).mean for vae in (model.A, model.B))
     read = ((model.A, cross_inject(mean_A, mean_B, rho)), (model.B, cross_inject(mean_B, mean_A, rho)))
     return torch.stack([(vae.decoder(z).argmax(-1) - 1 == trits).double().mean(0) for vae, z in read])
 

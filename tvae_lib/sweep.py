@@ -66,10 +66,11 @@ def conditions(run: Run) -> dict:
 
 def trits(run: Run) -> dict:
     """`evaluation.trit_accuracy` at each snapshot after the first and at the end: {epoch: {pathway: nine shares}}."""
+    everything = all_operations().float()
     rho = run.history.set_index("epoch")["rho"]
     models = {epoch: run.model(epoch) for epoch in run.snapshots() if epoch} | {rho.index[-1]: run.model()}
-    found = {epoch: evaluation.trit_accuracy(model, rho[epoch]).tolist() for epoch, model in models.items()}
-    return {str(epoch): dict(zip("AB", shares, strict=True)) for epoch, shares in found.items()}
+    found = {epoch: evaluation.trit_accuracy(model, everything, rho[epoch]) for epoch, model in models.items()}
+    return {str(epoch): dict(zip("AB", shares.tolist(), strict=True)) for epoch, shares in found.items()}
 
 
 def generalisation(run: Run) -> dict:
