@@ -8,9 +8,9 @@ NOTEBOOKS = notebooks/*.ipynb
 KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
-CHOICE = $(strip $(SETTINGS:%=only=%) $(SEEDS:%=seeds=%) $(DEVICE:%=device=%))
+CHOICE = $(strip $(ONLY:%=only=%) $(SEEDS:%=seeds=%) $(DEVICE:%=device=%))
 
-.PHONY: help setup run sweep book test mutants lint refresh reference experiments bench gpu clean
+.PHONY: help setup run studies book test mutants lint normalise pages refresh reference requirements bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -31,15 +31,17 @@ run: $(READY) ## train the 400 epochs on this machine (or show them again) and b
 	$(BIN)/python book/build.py --full-run $(LOCAL)
 	@echo "The book with your run: _build/html/index.html"
 
-sweep: $(READY) ## train what workflow/sweep.yaml lists, as far as results/sweep lacks it; SETTINGS=document SEEDS=0,3 for a part
-	$(BIN)/snakemake $(if $(CHOICE),--config $(CHOICE))
+studies: $(READY) ## train what results/ lacks of the chapters' studies; ONLY=phases,document SEEDS=0,3 for a part, DRY=1 to look
+	$(BIN)/snakemake --snakefile studies/Snakefile $(if $(DRY),--dry-run) $(if $(CHOICE),--config $(CHOICE))
 
 book: $(READY) ## build the book with the reference run
 	$(BIN)/python book/build.py
 
-lint: $(READY) ## ruff over code and notebooks, notebook hygiene
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+lint: $(READY) ## ruff over code and notebooks, order of imports, types, notebook hygiene
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 	$(NORMALISE) --verify $(NOTEBOOKS)
 
 test: lint ## lint, then unit, property, fault and notebook tests; the last line gives the counts
@@ -52,6 +54,20 @@ refresh: $(READY) ## execute every notebook again, normalise it, write the gener
 	$(NORMALISE) $(NOTEBOOKS)
 	$(BIN)/python book/generate.py
 
+normalise: $(READY) ## take out of the notebooks what the machine that executed them left
+	$(NORMALISE) $(NOTEBOOKS)
+
+pages: $(READY) ## write the generated pages again: equation index, library, ledger, summary, findings
+	$(BIN)/python book/generate.py
+
+requirements: ## pin what pyproject.toml asks for and what that needs; pins that still fit stay
+	$(PYTHON) -m venv _build/compile
+	_build/compile/bin/python -m pip install --quiet --disable-pip-version-check pip-tools
+	CUSTOM_COMPILE_COMMAND="make requirements" _build/compile/bin/pip-compile --quiet --all-extras --strip-extras \
+	  --allow-unsafe --annotation-style=line --no-emit-index-url --no-emit-find-links --no-emit-options \
+	  --output-file=requirements.txt pyproject.toml
+	sed -i.bak 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.txt && rm requirements.txt.bak
+
 reference: $(READY) ## make the run in runs/document-seed0 the reference run, then refresh
 	test -f runs/document-seed0/metrics.json
 	rm -rf $(REFERENCE)
@@ -60,18 +76,16 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
 
-experiments: $(READY) ## train what chapters 2 to 9 show, as far as results/experiments lacks it: nothing, or up to five hours
-	$(BIN)/python -m tvae_lib.experiments
-
 mutants: $(READY) ## make each mistake of tests/mutations.yml in a copy, and see that it is noticed
 	$(BIN)/python tests/mutate.py
 
 bench: $(READY) ## speed against a plain loop, Pyro and the matrix products alone, in about three minutes
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
-	@$(BIN)/python book/generate.py
+	$(BIN)/papermill notebooks/performance.ipynb notebooks/performance.ipynb --cwd notebooks --no-progress-bar
+	$(NORMALISE) notebooks/performance.ipynb
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu
 	bash benchmarks/gpu.sh
 
 clean: ## remove .venv, the built book and caches; your runs stay
-	rm -rf $(VENV) _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) _build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info

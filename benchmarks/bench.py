@@ -27,14 +27,19 @@ import plain
 import torch
 from torch import nn
 
-from tvae_lib import evaluation, losses, replay
-from tvae_lib.config import make_config
-from tvae_lib.dual import soft_entropy
-from tvae_lib.ensemble import CPU_REPLICAS, Ensemble
+from studies.study import CPU_REPLICAS, can_compile
+from tvae_lib.coverage import measured_coverage
+from tvae_lib.measures.generation import SECOND_EVERY, joint_factors, likeliest
 from tvae_lib.operations import all_operations, index_of
-from tvae_lib.runs import device_name, evaluate, start
-from tvae_lib.streams import stream
-from tvae_lib.training import STEPPED, Trainer, adamw_update, flatten, initial_state, load
+from tvae_lib.rng import stream
+from tvae_lib.runs.evaluate import evaluate, judge, start
+from tvae_lib.runs.execute import device_name
+from tvae_lib.system.losses import repulsion, soft_entropy
+from tvae_lib.training import recording
+from tvae_lib.training.config import make_config
+from tvae_lib.training.ensemble import Ensemble
+from tvae_lib.training.state import flatten, initial_state, load
+from tvae_lib.training.trainer import STEPPED, Trainer, adamw_update
 
 RESULTS = Path(__file__).resolve().parent / "results"
 EPOCHS, EVALUATIONS, STEPS, REPLICAS = 400, 41, 20, {"cpu": 16, "cuda": 64}
@@ -80,8 +85,8 @@ def floor_flop(trainer: Trainer) -> dict[str, float]:
     config, model = trainer.config, trainer.step.model
     sample = sum(3 * sum(products(m)) for m in (model.A, model.B)) - 2 * products(model.A.encoder)[0]
     sample += 2 * 2 * config.batch_size * config.latent
-    steps = -(-len(trainer.data.training) // config.batch_size)
-    outer = 2 * 3**9 * (1 + 1 / evaluation.SECOND_EVERY)
+    steps = -(-len(trainer.training) // config.batch_size)
+    outer = 2 * 3**9 * (1 + 1 / SECOND_EVERY)
     judged = sum(sum(products(m.decoder)) + outer for m in (model.A, model.B))
     return {
         "training": EPOCHS * steps * config.batch_size * sample,
@@ -95,6 +100,7 @@ def ensemble_of(count: int, device: torch.device):
     configs = [make_config(seed=seed) for seed in range(count)]
     size = CPU_REPLICAS if device.type == "cpu" else count
     groups = [Ensemble(configs[i : i + size], device) for i in range(0, count, size)]
+    groups[0].compiles = device.type == "cpu" and can_compile()
     states = [group.stack([initial_state(m.config, device) for m in group.members]) for group in groups]
     seconds = Clock(device)(lambda: (groups[0].hasten(states[0], EPOCHS), groups[0].epoch(states[0])))
     for group in groups:
@@ -128,41 +134,30 @@ def pieces(trainer: Trainer, state) -> dict[str, dict]:
     stepped, batch = {name: begun[name] for name in STEPPED}, next(trainer.batches(2))
     by_rows = lambda x: torch.log_softmax(x, -1).sum()  # noqa: E731
     batch_last = lambda x: torch.log_softmax(x.movedim(0, -1), -2).sum()  # noqa: E731
+    by_formula = lambda: theta - 1e-3 * adamw_update(theta, gradient, *moments, count, config.weight_decay)[0]  # noqa: E731
+    pairs = {  # before, after
+        "softmax": (lambda: differentiate(by_rows, logits), lambda: differentiate(batch_last, logits)),
+        "entropy": (lambda: differentiate(plain.entropy, z), lambda: differentiate(soft_entropy, z)),
+        "repulsion": (lambda: differentiate(plain.repulsion, z), lambda: differentiate(repulsion, z)),
+        "optimiser": (optimiser.step, by_formula),
+        "norms": (
+            lambda: [plain.norm_of_gradients(m) for m in (model.A, model.B)],
+            lambda: torch.stack([gradient[:half].norm(), gradient[half:].norm()]),
+        ),
+        "step": (lambda: trainer.step(stepped, *batch, controls), lambda: trainer.take(stepped, *batch, controls)),
+        "coverage": (
+            lambda: len({tuple(row) for row in rows.tolist()}),
+            lambda: measured_coverage(index_of(rows), (10_000, 50_000, 195_000)),
+        ),
+        "argmax": (lambda: large.argmax(-1), lambda: likeliest(large.movedim(0, -1).contiguous())),
+    }
+    once = ("coverage",)
     return {
-        "softmax": {
-            "before": repeat(lambda: differentiate(by_rows, logits)),
-            "after": repeat(lambda: differentiate(batch_last, logits)),
-        },
-        "entropy": {
-            "before": repeat(lambda: differentiate(plain.entropy, z)),
-            "after": repeat(lambda: differentiate(soft_entropy, z)),
-        },
-        "repulsion": {
-            "before": repeat(lambda: differentiate(plain.repulsion, z)),
-            "after": repeat(lambda: differentiate(losses.repulsion, z)),
-        },
-        "optimiser": {
-            "before": repeat(optimiser.step),
-            "after": repeat(
-                lambda: theta - 1e-3 * adamw_update(theta, gradient, *moments, count, config.weight_decay)[0]
-            ),
-        },
-        "norms": {
-            "before": repeat(lambda: [plain.norm_of_gradients(m) for m in (model.A, model.B)]),
-            "after": repeat(lambda: torch.stack([gradient[:half].norm(), gradient[half:].norm()])),
-        },
-        "step": {
-            "before": repeat(lambda: trainer.step(stepped, *batch, controls)),
-            "after": repeat(lambda: trainer.take(stepped, *batch, controls)),
-        },
-        "coverage": {
-            "before": repeat(lambda: len({tuple(row) for row in rows.tolist()}), 1),
-            "after": repeat(lambda: evaluation.coverage(index_of(rows), (10_000, 50_000, 195_000)), 1),
-        },
-        "argmax": {
-            "before": repeat(lambda: large.argmax(-1)),
-            "after": repeat(lambda: evaluation.likeliest(large.movedim(0, -1).contiguous())),
-        },
+        name: {
+            when: repeat(task, 1 if name in once else STEPS)
+            for when, task in zip(("before", "after"), pair, strict=True)
+        }
+        for name, pair in pairs.items()
     }
 
 
@@ -171,14 +166,14 @@ def steps_of(trainer: Trainer, state, compiled: bool):
     epoch = int(state["epoch"])
     begun, _, controls, _ = trainer.begin(state, trainer.prescribed(epoch), epoch)
     example = ({name: begun[name] for name in STEPPED}, *next(trainer.batches(epoch)), controls)
-    take = replay.record(trainer.step, example, compiled)
+    take = recording.record(trainer.step, example, compiled)
     take(*example)
     return lambda: [take(*example) for _ in range(STEPS)]
 
 
 def compiling(trainer: Trainer, state, clock: Clock, rounds: int) -> dict[str, float] | None:
     """Seconds to compile the step of one run, and of that step, compiled and not; None where there is no compiler."""
-    if not replay.can_compile():
+    if not can_compile():
         return None
     steps = {"recorded": steps_of(trainer, state, False)}
     seconds = clock(lambda: steps.update(compiled=steps_of(trainer, state, True)))
@@ -208,7 +203,7 @@ def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
 
         def task():
             for _ in range(STEPS):
-                head, tail = evaluation.joint_factors(p)
+                head, tail = joint_factors(p)
                 head @ tail.T
 
         return task
@@ -232,16 +227,10 @@ def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
     return result
 
 
-def measure(rounds: int, device: torch.device) -> dict:
-    clock = Clock(device)
-    trainer = Trainer(make_config(), device)
-    state = start(trainer)
-    for _ in range(2):
-        state = trainer.epoch(state)
-    recording = clock(lambda: trainer.hasten(state, EPOCHS))
-    state = evaluate(trainer, state | {"epoch": torch.zeros_like(state["epoch"])}) | {"epoch": state["epoch"]}
-    model = load(trainer.step.model, state["theta"])
-    tasks = {
+def tasks_of(trainer: Trainer, state) -> dict[str, Callable[[], object]]:
+    """What is timed in turns: an epoch and an evaluation, ours and plain, and a VAE alone, by Pyro and ours."""
+    device, model = trainer.device, load(trainer.step.model, state["theta"])
+    tasks: dict[str, Callable[[], object]] = {
         "epoch": lambda: trainer.epoch(state),
         "evaluation": lambda: evaluate(trainer, state),
         "plain_epoch_64": lambda: plain.train(1, 64, 0, device=device),
@@ -251,57 +240,70 @@ def measure(rounds: int, device: torch.device) -> dict:
     if device.type == "cuda":
         judged = [(m.decoder, stream(0, 0, name, device)) for m, name in ((model.A, "A"), (model.B, "B"))]
         size, counts = trainer.config.eval_samples, trainer.config.coverage_samples
-        tasks["judgement"] = lambda: [evaluation.judge(d, trainer.config.latent, size, counts, g) for d, g in judged]
+        tasks["judgement"] = lambda: [judge(d, trainer.config.latent, size, counts, g) for d, g in judged]
     if device.type == "cpu":
         import single
 
         pyro, library = single.WithPyro(), single.WithLibrary()
         tasks |= {"pyro_epoch": lambda: pyro.epoch(512), "single_epoch": lambda: library.epoch(512)}
-    rates = []
-    median = clock.medians(tasks | {"rates": lambda: rates.append(rate(clock))}, rounds)
-    del median["rates"]
-    speed = statistics.median(rates)
-    together, compiling_all = ensemble_of(REPLICAS[device.type], device)  # last: a compiler leaves the process heavier
-    median |= clock.medians({"replicas_epoch": together}, rounds)
-    flop = floor_flop(trainer)
-    ours = median["epoch"] + median["evaluation"] / 10 + recording / EPOCHS
-    final = median["evaluation"] * trainer.config.final_samples / trainer.config.eval_samples
-    full = recording + EPOCHS * median["epoch"] + EVALUATIONS * median["evaluation"] + final
-    floor_replicas = REPLICAS[device.type] * flop["training"] / EPOCHS / speed
+    return tasks
+
+
+def compared(median: dict[str, float], to_record: float, compiling_all: float, full: float, floor: dict) -> dict:
+    """The ratios of the performance page; `floor` has the seconds of the products alone, of a run and of replicas."""
+    ours = median["epoch"] + median["evaluation"] / 10 + to_record / EPOCHS
     ratios = {
         "speedup_vs_plain": (median["plain_epoch_64"] + median["plain_coverage"]) / ours,
         "speedup_equal_work": (median["plain_epoch_512"] + median["plain_coverage"] / 10) / ours,
     }
-    if device.type == "cpu":
+    if "pyro_epoch" in median:
         ratios["speedup_vs_pyro"] = median["pyro_epoch"] / median["single_epoch"]
-    ratios |= {
-        "full_run_over_floor": full / (sum(flop.values()) / speed),
-        f"replicas{REPLICAS[device.type]}_over_floor": (median["replicas_epoch"] + compiling_all / EPOCHS)
-        / floor_replicas,
-    }
-    with device:
-        pairs = pieces(trainer, state)
-    if device.type == "cuda":
-        ratios["replicas64_over_one"] = median["replicas_epoch"] / median["epoch"]
+    together = median["replicas_epoch"] + compiling_all / EPOCHS
+    ratios |= {"full_run_over_floor": full / floor["full"], f"{floor['name']}_over_floor": together / floor["replicas"]}
+    if "judgement" in median:
+        ratios[f"{floor['name']}_over_one"] = median["replicas_epoch"] / median["epoch"]
+    return ratios
+
+
+def measure(rounds: int, device: torch.device) -> dict:
+    clock, trainer, count = Clock(device), Trainer(make_config(), device), REPLICAS[device.type]
+    state = start(trainer)
+    for _ in range(2):
+        state = trainer.epoch(state)
+    to_record = clock(lambda: trainer.hasten(state, EPOCHS))
+    state = evaluate(trainer, state | {"epoch": torch.zeros_like(state["epoch"])}) | {"epoch": state["epoch"]}
+    rates: list[float] = []
+    median = clock.medians(tasks_of(trainer, state) | {"rates": lambda: rates.append(rate(clock))}, rounds)
+    del median["rates"]
+    speed = statistics.median(rates)
+    together, compiling_all = ensemble_of(count, device)  # last: a compiler leaves the process heavier
+    median |= clock.medians({"replicas_epoch": together}, rounds)
+    flop = floor_flop(trainer)
+    final = median["evaluation"] * trainer.config.final_samples / trainer.config.eval_samples
+    full = to_record + EPOCHS * median["epoch"] + EVALUATIONS * median["evaluation"] + final
+    floor = {"full": sum(flop.values()) / speed, "replicas": count * flop["training"] / EPOCHS / speed}
+    ratios = compared(median, to_record, compiling_all, full, floor | {"name": f"replicas{count}"})
+    if "judgement" in median:
         median["full_run_judged_every_epoch"] = EPOCHS * (median["epoch"] + median["judgement"])
-    compared = {}
+    with device:
+        pairs, found = pieces(trainer, state), {}
     for name, pair in pairs.items():
         seconds = clock.medians({when: task for when, (task, _) in pair.items()}, rounds)
-        compared[name] = {when: seconds[when] / count for when, (_, count) in pair.items()}
+        found[name] = {when: seconds[when] / times for when, (_, times) in pair.items()}
     return {
         "device": device_name(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "rounds": rounds,
-        "replicas": REPLICAS[device.type],
+        "replicas": count,
         "median_seconds": median | {"full_run": full},
-        "seconds_to_record": recording,
+        "seconds_to_record": to_record,
         "compiling_one_run": compiling(trainer, state, clock, rounds) if device.type == "cpu" else None,
         "seconds_to_record_and_compile_the_ensemble": compiling_all,
         "gflop_per_second": speed / 1e9,
         "floor_gflop": {name: value / 1e9 for name, value in flop.items()},
         "ratios": ratios,
-        "pieces": compared,
+        "pieces": found,
         "growth": grown(trainer, clock, rounds) if device.type == "cpu" else None,
     }
 

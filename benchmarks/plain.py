@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tvae_lib import schedules
-from tvae_lib.dual import BIN_WIDTH, BINS, REACH, DualVAE
 from tvae_lib.operations import all_operations
-from tvae_lib.statenet import StateNet, update_learning_rate, update_weights
+from tvae_lib.system import schedules
+from tvae_lib.system.dual import DualVAE
+from tvae_lib.system.losses import BIN_WIDTH, BINS, REACH
+from tvae_lib.system.statenet import StateNet, update_learning_rate, update_weights
 
 
 def entropy(z: torch.Tensor) -> torch.Tensor:
@@ -46,6 +47,42 @@ def coverage(decoder: nn.Module, draws: int, batch: int = 1000) -> float:
     return len(seen) / 3**9
 
 
+def terms_of(model: DualVAE, x: torch.Tensor, rho, taus, betas) -> dict[str, torch.Tensor]:
+    """The losses of both pathways on a batch, and what the log shows of them."""
+    classes, (tau_A, tau_B), (beta_A, beta_B) = (x + 1).long(), taus, betas
+    (mu_A, log_A), (mu_B, log_B) = model.A.encoder(x), model.B.encoder(x)
+    z_A = mu_A + tau_A * torch.exp(0.5 * log_A) * torch.randn_like(mu_A)
+    z_B = mu_B + tau_B * torch.exp(0.5 * log_B) * torch.randn_like(mu_B)
+    logits_A = model.A.decoder((1 - rho) * z_A + rho * z_B.detach())
+    logits_B = model.B.decoder((1 - rho) * z_B + rho * z_A.detach())
+    ce_A = nn.functional.cross_entropy(logits_A.flatten(0, 1), classes.flatten(), reduction="sum") / len(x)
+    ce_B = nn.functional.cross_entropy(logits_B.flatten(0, 1), classes.flatten(), reduction="sum") / len(x)
+    kl_A = -0.5 * (1 + log_A - mu_A**2 - log_A.exp()).sum(1).mean()
+    kl_B = -0.5 * (1 + log_B - mu_B**2 - log_B.exp()).sum(1).mean()
+    mean = torch.softmax(logits_B, -1).mean(0)
+    output_entropy = -(mean * torch.log(mean + 1e-20)).sum()
+    loss_A = ce_A + beta_A * kl_A
+    loss_B = ce_B + beta_B * kl_B - 0.05 * output_entropy + 0.01 * repulsion(z_B)
+    shown = {"loss_A": loss_A, "loss_B": loss_B, "ce_A": ce_A, "ce_B": ce_B, "kl_A": kl_A, "kl_B": kl_B}
+    return shown | {"entropy_A": entropy(z_A), "entropy_B": entropy(z_B)}
+
+
+def steer(controller: StateNet, state: list[float], lambdas: torch.Tensor, lr: torch.Tensor):
+    """StateNet's corrections, and the weights and the learning rate that they give."""
+    corrections = controller(torch.tensor([*state, *lambdas.tolist()]))
+    lr = update_learning_rate(lr, corrections[0]).detach()
+    return corrections, update_weights(lambdas, corrections[1:]).detach(), lr
+
+
+def teach(optimiser, averages: dict[str, float], lambdas: torch.Tensor, corrections: torch.Tensor) -> None:
+    """A step of StateNet's own optimiser, on the epoch's averages."""
+    slopes = torch.tensor([averages[name] for name in ("slope_1", "slope_2", "alignment")])
+    steered = torch.dot(slopes, update_weights(lambdas, corrections[1:]))
+    optimiser.zero_grad()
+    (steered + corrections.square().sum()).backward()
+    optimiser.step()
+
+
 def train(
     epochs: int, batch_size: int, evaluate_every: int, draws: int = 195_000, total: int = 400, device="cpu"
 ) -> list[dict]:
@@ -65,33 +102,17 @@ def train(
         if history:
             last = history[-1]
             state = [last["entropy_A"], last["entropy_B"], last["kl_A"], last["kl_B"], norm_B / norm_A, rho.item()]
-            corrections = controller(torch.tensor([*state, *lambdas.tolist()]))
-            lr = update_learning_rate(lr, corrections[0]).detach()
-            lambdas = update_weights(lambdas, corrections[1:]).detach()
+            corrections, lambdas, lr = steer(controller, state, lambdas, lr)
             for group in optimiser.param_groups:
                 group["lr"] = lr.item()
         sums: dict[str, float] = {}
         for (x,) in loader:
             x = x.to(device)
-            classes = (x + 1).long()
-            (mu_A, log_A), (mu_B, log_B) = model.A.encoder(x), model.B.encoder(x)
-            z_A = mu_A + tau_A * torch.exp(0.5 * log_A) * torch.randn_like(mu_A)
-            z_B = mu_B + tau_B * torch.exp(0.5 * log_B) * torch.randn_like(mu_B)
-            logits_A = model.A.decoder((1 - rho) * z_A + rho * z_B.detach())
-            logits_B = model.B.decoder((1 - rho) * z_B + rho * z_A.detach())
-            ce_A = nn.functional.cross_entropy(logits_A.flatten(0, 1), classes.flatten(), reduction="sum") / len(x)
-            ce_B = nn.functional.cross_entropy(logits_B.flatten(0, 1), classes.flatten(), reduction="sum") / len(x)
-            kl_A = -0.5 * (1 + log_A - mu_A**2 - log_A.exp()).sum(1).mean()
-            kl_B = -0.5 * (1 + log_B - mu_B**2 - log_B.exp()).sum(1).mean()
-            mean = torch.softmax(logits_B, -1).mean(0)
-            output_entropy = -(mean * torch.log(mean + 1e-20)).sum()
-            entropy_A, entropy_B = entropy(z_A), entropy(z_B)
-            alignment = (entropy_A - entropy_B).abs()
+            terms = terms_of(model, x, rho, (tau_A, tau_B), (beta_A, beta_B))
+            alignment = (terms["entropy_A"] - terms["entropy_B"]).abs()
             ratio = 1.0 if norm_A is None else norm_B / norm_A
             g_A, g_B = min(max(ratio, 0.5), 2.0), min(max(1 / ratio, 0.5), 2.0)
-            loss_A = ce_A + beta_A * kl_A
-            loss_B = ce_B + beta_B * kl_B - 0.05 * output_entropy + 0.01 * repulsion(z_B)
-            loss = lambdas[0] * g_A * loss_A + lambdas[1] * g_B * loss_B + lambdas[2] * alignment
+            loss = lambdas[0] * g_A * terms["loss_A"] + lambdas[1] * g_B * terms["loss_B"] + lambdas[2] * alignment
             optimiser.zero_grad()
             loss.backward()
             new_A, new_B = norm_of_gradients(model.A), norm_of_gradients(model.B)
@@ -99,19 +120,13 @@ def train(
             norm_A = new_A if norm_A is None else alpha * norm_A + (1 - alpha) * new_A
             norm_B = new_B if norm_B is None else alpha * norm_B + (1 - alpha) * new_B
             optimiser.step()
-            logged = {"loss": loss, "loss_A": loss_A, "loss_B": loss_B, "ce_A": ce_A, "ce_B": ce_B}
-            logged |= {"kl_A": kl_A, "kl_B": kl_B, "entropy_A": entropy_A, "entropy_B": entropy_B}
-            logged |= {"alignment": alignment, "slope_1": g_A * loss_A, "slope_2": g_B * loss_B}
-            for name, value in logged.items():
+            slopes = {"slope_1": g_A * terms["loss_A"], "slope_2": g_B * terms["loss_B"]}
+            for name, value in {"loss": loss, **terms, "alignment": alignment, **slopes}.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
         history.append({name: value / len(loader) for name, value in sums.items()})
         gate = float(0.8 < norm_B / norm_A < 1.2)
         if corrections is not None:
-            slopes = torch.tensor([history[-1][name] for name in ("slope_1", "slope_2", "alignment")])
-            steered = torch.dot(slopes, update_weights(old_lambdas, corrections[1:]))
-            controller_optimiser.zero_grad()
-            (steered + corrections.square().sum()).backward()
-            controller_optimiser.step()
+            teach(controller_optimiser, history[-1], old_lambdas, corrections)
         if evaluate_every and epoch % evaluate_every == 0:
             history[-1]["coverage_A"] = coverage(model.A.decoder, draws)
             history[-1]["coverage_B"] = coverage(model.B.decoder, draws)

@@ -6,10 +6,10 @@ import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 from torch import nn
 
-from tvae_lib import replay
+from studies.single import SingleStep
 from tvae_lib.operations import all_operations, one_hot
-from tvae_lib.single import SingleStep
-from tvae_lib.vae import LATENT, VAE, DecoderB
+from tvae_lib.system.vae import LATENT, VAE, DecoderB
+from tvae_lib.training import recording
 
 LR, WEIGHT_DECAY = 1e-3, 1e-4
 
@@ -64,7 +64,7 @@ class WithLibrary:
         noise, total = torch.randn(len(trits), size, LATENT), 0.0
         for x, y, epsilon in zip(trits, indicators, noise, strict=True):
             arguments = (self.state, (x, y), epsilon, *self.controls)
-            self.take = self.take or replay.record(self.step, arguments)
+            self.take = self.take or recording.record(self.step, arguments)
             self.state, loss = self.take(*arguments)
             total = total + loss
         return total.item() / len(trits)

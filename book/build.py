@@ -11,7 +11,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib")
+SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib", "studies")
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 
 

@@ -27,9 +27,7 @@ def verdict(claim: str, verdict: str, finding: str, evidence: str) -> _Verdict:
     """Declare what a chapter found about a claim, as the last expression of a cell.
 
     `claim` is an id of book/claims.yml, `verdict` one of `VERDICTS`, `finding` a sentence with the computed numbers,
-    `evidence` the label of the figure, theorem or equation in the same chapter that carries it. ValueError where
-    the verdict is no verdict or finding or evidence is missing.
-    """
+    `evidence` the label of what carries it in the same chapter. ValueError where one is missing or no verdict."""
     if verdict not in VERDICTS:
         raise ValueError(f"verdict of {claim} is {verdict!r}; it must be one of {', '.join(VERDICTS)}.")
     if not finding.strip() or not evidence.strip():

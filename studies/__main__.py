@@ -1,0 +1,69 @@
+"""One step of the studies: what the rules of studies/Snakefile call.
+
+python -m studies part TABLE PART             train and measure what the table lacks of a part python -m studies merge
+TABLE                 add the parts that are whole to the table python -m studies together SETTING SEED...    train
+whole runs as one ensemble, one directory each python -m studies summary SETTING SEED        what is kept of a finished
+run: a .json and a .csv"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from studies import whole_runs
+from studies.study import Study, make_part, merge
+from studies.tables import FOLDER
+from tvae_lib.training.config import ParameterError
+
+
+def study_of(table: str) -> Study:
+    from studies.catalogue import STUDIES
+
+    if table not in STUDIES:
+        raise ParameterError(f"table is {table!r}; it must be one of {', '.join(STUDIES)}.")
+    return STUDIES[table]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m studies", description=__doc__.splitlines()[0])
+    steps = top.add_subparsers(dest="step", required=True)
+    for name, arguments in {"part": ("table", "part"), "merge": ("table",)}.items():
+        step = steps.add_parser(name)
+        for argument in arguments:
+            step.add_argument(argument)
+        step.add_argument("--tables", type=Path, default=FOLDER, help="where the tables are")
+    for name in ("together", "summary"):
+        steps.add_parser(name).add_argument("setting")
+    for step in steps.choices.values():
+        step.add_argument("--runs", type=Path, default=whole_runs.RUNS, help="where runs and unfinished parts are kept")
+    steps.choices["part"].add_argument("--device", default="cpu")
+    steps.choices["together"].add_argument("seeds", type=int, nargs="*")
+    steps.choices["together"].add_argument("--parameters", type=json.loads, default={}, help="as JSON")
+    steps.choices["summary"].add_argument("seed", type=int)
+    steps.choices["summary"].add_argument("--output", type=Path, help="the file to write")
+    steps.choices["summary"].add_argument("--examined", action="store_true", help="with the complete evaluation")
+    return top
+
+
+def main(arguments: list[str]) -> None:
+    given = parser().parse_args(arguments)
+    if given.step == "part":
+        study = study_of(given.table)
+        if given.part not in study.parts:
+            raise ParameterError(
+                f"part is {given.part!r}; in {given.table} it must be one of {', '.join(study.parts)}."
+            )
+        make_part(study, given.part, given.tables, given.runs, given.device)
+    elif given.step == "merge":
+        merge(study_of(given.table), given.tables, given.runs)
+    elif given.step == "together":
+        whole_runs.together(given.setting, given.seeds, given.parameters, given.runs)
+    else:
+        whole_runs.summarise(given.setting, given.seed, given.runs, given.output, given.examined)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ParameterError as error:
+        sys.exit(str(error))

@@ -1,0 +1,162 @@
+"""A study as data, and the one loop over it: what is missing, train, measure, keep.
+
+A table is made in parts, a job each. A part keeps the rows of a case as soon as they are measured, in a file of its
+own, so that a killed job goes on where it was; whole parts are then added to the table in results/experiments."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from studies.tables import Table
+from tvae_lib.runs.execute import device_name
+from tvae_lib.runs.files import write_json
+from tvae_lib.system.dual import DualVAE
+from tvae_lib.training.config import Config, ParameterError
+from tvae_lib.training.ensemble import Ensemble, check_replicas
+from tvae_lib.training.state import Prescription, State, initial_state, prescribe
+
+CPU_REPLICAS = 2  # in an ensemble on a CPU; 3 took longer a replica, 4 no less
+Case = dict  # the values of a row's keys that are known before anything is trained
+
+
+def slug(case: Case) -> str:
+    """A name for files: texts as they are, numbers behind the names of their columns."""
+    words = (value if isinstance(value, str) else f"{name}{value}" for name, value in case.items())
+    return "-".join(re.sub(r"[^\w.]+", "-", word).strip("-") for word in words)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which rows a table has, told apart by `keys`, and what makes them.
+
+    `parts` are lists of cases by the name of the job that makes them. A case has a row for each entry of `each(case)`,
+    further keys. `make(cases, device)` yields the rows of one case after another."""
+
+    table: str
+    keys: tuple[str, ...]
+    parts: dict[str, list[Case]]
+    make: Callable[[list[Case], str], Iterator[list[dict]]]
+    each: Callable[[Case], Iterable[dict]] = lambda case: ({},)
+
+    def rows_of(self, case: Case) -> list[dict]:
+        return [case | more for more in self.each(case)]
+
+    def missing(self, part: str, *tables: Table) -> list[Case]:
+        """The cases of a part with rows that none of the tables has."""
+        return [c for c in self.parts[part] if not any(table.has(self.rows_of(c)) for table in tables)]
+
+    def in_table(self, folder: Path) -> Table:
+        return Table(folder / f"{self.table}.csv", self.keys)
+
+    def lacking(self, folder: Path) -> list[str]:
+        """The parts of which the table in a folder lacks rows."""
+        table = self.in_table(folder)
+        return [part for part in self.parts if self.missing(part, table)]
+
+
+def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = "cpu") -> None:
+    """Make what the table in `folder` lacks of a part: `parts`/<table>/<part>.csv, whole, and .json, what made it."""
+    path = parts / study.table / f"{part}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun, started = Table(path.with_suffix(".begun.csv"), study.keys), time.monotonic()
+    for rows in study.make(study.missing(part, study.in_table(folder), begun), device):
+        begun.add(rows)
+    session = {
+        "device": device_name(torch.device(device)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "seconds": round(time.monotonic() - started),
+    }
+    write_json(path.with_suffix(".json"), session)
+    os.replace(begun.path, path)
+
+
+def merge(study: Study, folder: Path, parts: Path) -> None:
+    """Add the parts that are whole to the table in `folder`, and what made them to its made.json."""
+    table = study.in_table(folder)
+    made_path = folder / "made.json"
+    made = json.loads(made_path.read_text()) if made_path.exists() else {}
+    for path in sorted((parts / study.table).glob("*.csv")):
+        if not path.stem.endswith(".begun"):
+            table.add(Table(path, study.keys).rows)
+            made.setdefault(study.table, []).append(json.loads(path.with_suffix(".json").read_text()))
+            write_json(made_path, made)
+            path.unlink()
+
+
+def can_compile() -> bool:
+    """Whether a C++ compiler and Python's headers are here, which TorchInductor needs for a CPU."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return headers.exists() and any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+
+
+def train_together(
+    configs: Sequence[Config],
+    device: torch.device | str,
+    stops: Sequence[int],
+    pair: type[DualVAE] = DualVAE,
+    prescribe: Prescription = prescribe,
+    start: Sequence[State] = (),
+) -> Iterator[tuple[int, State]]:
+    """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
+
+    On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step. `pair`
+    is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe` says what each epoch
+    prescribes; `start` holds the states, all at one epoch, from which to go on. Raises ParameterError where the
+    configurations differ in more than seed and controls, or a stop is out of range."""
+    check_replicas(configs)
+    total = configs[0].total_epochs if configs else max(stops)
+    first = int(start[0]["epoch"]) if start else 0
+    if not first < min(stops) <= max(stops) <= total:
+        listed = ", ".join(map(str, stops))
+        raise ParameterError(f"epochs is {listed}; it must be a whole number from {first + 1} to {total}.")
+    device = torch.device(device)
+    size = CPU_REPLICAS if device.type == "cpu" else max(1, len(configs))
+    groups = [range(i, min(i + size, len(configs))) for i in range(0, len(configs), size)]
+    recorded = {}
+    for group in groups:
+        ensemble = Ensemble([configs[i] for i in group], device, pair, prescribe)
+        state = ensemble.stack([start[i] if start else initial_state(configs[i], device) for i in group])
+        kind = (len(group), ensemble.step.used, ensemble.step.resting)
+        ensemble.compiles = device.type == "cpu" and can_compile()
+        if kind not in recorded:
+            ensemble.hasten(state, (max(stops) - first) * len(groups))
+            recorded[kind] = ensemble.take
+        ensemble.take = recorded[kind]
+        for epoch in range(first, max(stops)):
+            state = ensemble.epoch(state)
+            if epoch + 1 in stops:
+                yield from zip(group, ensemble.unstack(state), strict=True)
+
+
+def on_cpu(state: State) -> State:
+    """The state where measures are taken: their random numbers, and so their results, are those of a CPU."""
+    return {name: tensor.cpu() for name, tensor in state.items()}
+
+
+def train_cases(
+    cases: Sequence[Case],
+    device: str,
+    configure: Callable[[Case], Config],
+    stops: Sequence[int],
+    measure: Callable[[Case, Config, State], list[dict]],
+    pair: type[DualVAE] = DualVAE,
+    prescribe=prescribe,
+) -> Iterator[list[dict]]:
+    """Train the configuration of every case and measure it at the stops; yields all rows of a case, keys included."""
+    configs = [configure(case) for case in cases]
+    rows: dict[int, list[dict]] = {}
+    for place, state in train_together(configs, device, stops, pair, prescribe):
+        found = measure(cases[place], configs[place], on_cpu(state))
+        rows.setdefault(place, []).extend(cases[place] | row for row in found)
+        if int(state["epoch"]) == max(stops):
+            yield rows.pop(place)

@@ -1,0 +1,58 @@
+"""The dual VAE: two pathways, and the stop-gradient injection that couples them."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from tvae_lib.system.vae import LATENT, VAE, DecoderA, DecoderB, Posterior, reparameterise
+
+
+class DualOutput(NamedTuple):
+    """What one forward pass of the pair yields: posteriors, own codes z, and logits of the injected codes."""
+
+    posterior_A: Posterior
+    posterior_B: Posterior
+    z_A: Tensor
+    z_B: Tensor
+    logits_A: Tensor
+    logits_B: Tensor
+
+
+def cross_inject(own: Tensor, other: Tensor, rho: Tensor | float) -> Tensor:
+    """The code that a decoder reads: (1 - rho) own + rho sg(other), all (N, d).
+
+    sg is the stop-gradient: nothing flows back into `other`. rho = 0 isolates, 1/2 averages, 1 swaps.
+    Equation: eq-injection. Source: Dynamics, "Solution: Stop-Gradient Cross-Injection"."""
+    return (1 - rho) * own + rho * other.detach()
+
+
+def injected(own: Posterior, other: Posterior, rho: float, tau_own: float, tau_other: float) -> Posterior:
+    """The Gaussian of the injected code given x, whose `kl_to_prior` is the honest rate of a coupled pathway: (N, d).
+
+    N((1-rho) mu + rho mu', (1-rho)^2 tau^2 sigma^2 + rho^2 tau'^2 sigma'^2), the partner's parts with a prime.
+    Equation: eq-honest. Source: ours."""
+    variance = ((1 - rho) * tau_own) ** 2 * own.log_variance.exp() + (rho * tau_other) ** 2 * other.log_variance.exp()
+    return Posterior((1 - rho) * own.mean + rho * other.mean, variance.log())
+
+
+class DualVAE(nn.Module):
+    """VAE-A (plain decoder) and VAE-B (residual decoder), coupled by cross-injection.
+
+    50,203 and 117,499 parameters at d = 16. Source: Foundations, "Dual-VAE Architecture"."""
+
+    def __init__(self, latent: int = LATENT):
+        super().__init__()
+        self.A = VAE(DecoderA(latent), latent)
+        self.B = VAE(DecoderB(latent), latent)
+
+    def forward(self, x: Tensor, noise: Tensor, rho, tau_A, tau_B) -> DualOutput:
+        """One pass: x (N, 9) trits as floats, noise (2, N, d) standard normal, for A and for B."""
+        posterior_A, posterior_B = self.A.encoder(x), self.B.encoder(x)
+        z_A = reparameterise(posterior_A, noise[0], tau_A)
+        z_B = reparameterise(posterior_B, noise[1], tau_B)
+        read_A, read_B = self.couple(posterior_A, posterior_B, z_A, z_B, rho)
+        return DualOutput(posterior_A, posterior_B, z_A, z_B, self.A.decoder(read_A), self.B.decoder(read_B))
+
+    def couple(self, posterior_A: Posterior, posterior_B: Posterior, z_A: Tensor, z_B: Tensor, rho):
+        """What the two decoders read, (N, d) each: by `cross_inject`. Other couplings override it."""
+        return cross_inject(z_A, z_B, rho), cross_inject(z_B, z_A, rho)

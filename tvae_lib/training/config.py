@@ -1,0 +1,215 @@
+"""The parameters of a run: what each means, what it may be, and the two presets.
+
+`make_config` turns whatever a caller passed into a `Config`, or raises `ParameterError` with one sentence that names
+the parameter, its value and what is allowed. It writes nothing."""
+
+import math
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from tvae_lib.operations import SIZE
+from tvae_lib.system.losses import SIGMA_REP
+from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO
+from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA_LOW, LR_RANGE, MODES
+from tvae_lib.system.vae import LATENT
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+SHOW_REFERENCE = "TVAE_SHOW_REFERENCE"  # set by the tests: the full-run notebook shows the reference run
+
+# What the analysis on paper and small runs suggest instead of the document's equations; no ablation has tested it yet.
+CORRECTED = {
+    "phases": False,
+    "cross_injection": False,
+    "beta_start": 0.5,
+    "beta_end": 0.98,
+    "beta_ratio": 1.0,
+    "lr_decay": "cosine",
+    "alignment": False,
+    "alpha_ent": 0.0,
+    "alpha_rep": 0.0,
+    "gradient_balance": False,
+    "statenet": "off",
+}
+PRESETS = {"document": {}, "corrected": CORRECTED}
+SWITCH = (True, False)
+
+
+class ParameterError(ValueError):
+    """A parameter is out of its range; the message is one sentence for the person who typed it."""
+
+
+def _parameter(default, kind, help, system=False, **rules):
+    return field(default=default, metadata={"kind": kind, "help": help, "system": system, **rules})
+
+
+def _number(default, low, high, help, kind=float, system=True):
+    return _parameter(default, kind, help, system, low=low, high=high)
+
+
+def _whole(default, low, high, help):
+    return _number(default, low, high, help, int, system=False)
+
+
+def _choice(default, choices, help, system=True):
+    return _parameter(default, type(default), help, system, choices=choices)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every parameter of a run. The defaults are the preset `document`; `make_config` checks and fills them in."""
+
+    preset: str = _choice("document", tuple(PRESETS), "the equations as written, or as the analysis mends them", False)
+    epochs: int | None = _whole(None, 1, 100_000, "how far to train, 1 ... total_epochs; None: all the way")
+    total_epochs: int = _whole(400, 1, 100_000, "the length of the schedules, in epochs")
+    seed: int = _whole(0, 0, 2**64 - 1, "seed of all random numbers, 0 ... 2^64 - 1")
+    device: str = _parameter("auto", str, "auto (a GPU when there is one), cpu, cuda or cuda:N")
+    batch_size: int = _whole(512, 1, SIZE, "operations in a training step, 1 ... 19,683")
+    holdout: float = _number(0.0, 0, 0.9, "fraction of operations kept out of training, 0 ... 0.9", system=False)
+    eval_every: int = _whole(10, 1, 100_000, "epochs between evaluations (they do not change the model)")
+    eval_samples: int = _whole(262_144, 1024, 2**30, "prior samples behind p(x) during training")
+    final_samples: int = _whole(10_485_760, 1024, 2**34, "prior samples behind p(x) at the end")
+    coverage_samples: tuple[int, ...] = _parameter(
+        (10_000, 50_000, 195_000), tuple, "numbers of draws at which coverage is reported, comma separated"
+    )
+    checkpoint_every: int = _whole(10, 1, 100_000, "epochs between checkpoints: what a killed run can lose")
+    run_dir: str = _parameter("", str, "where the run is kept; empty: runs/<preset>-seed<seed>")
+    resume: bool = _choice(
+        True, SWITCH, "continue or show the run in run_dir; False: refuse one that is not empty", False
+    )
+
+    latent: int = _number(LATENT, 1, 256, "d, latent coordinates of each pathway", int)
+    lr: float = _number(1e-3, *LR_RANGE, "learning rate of AdamW at the start")
+    lr_decay: str = _choice("none", ("none", "cosine"), "a factor on lr over the run")
+    weight_decay: float = _number(1e-4, 0, 1, "decoupled weight decay")
+    pathways: str = _choice("AB", ("AB", "A", "B"), "which train; one alone is not coupled")
+    phases: bool = _choice(True, SWITCH, "four phases of rho and tau; False: rho and tau constant")
+    cross_injection: bool = _choice(True, SWITCH, "couple the pathways; False: rho stays 0")
+    rho: float = _number(0.3, 0, 1, "permeability when phases is False")
+    tau: float = _number(1.0, 0, 10, "sampling temperature of both when phases is False")
+    tau_floor: float = _number(0.05, -10, 10, "lowest scheduled temperature (the formula goes below zero)")
+    beta_start: float = _number(BETA_RANGE[0], 0, 100, "KL weight of A at the start")
+    beta_end: float = _number(BETA_RANGE[1], 0, 100, "KL weight of A at the end")
+    beta_ratio: float = _number(BETA_RATIO, 0, 100, "KL weight of B over that of A")
+    lambda_1: float = _number(0.7, LAMBDA_LOW[0], LAMBDA_HIGH[0], "weight of L_A at the start")
+    lambda_2: float = _number(0.7, LAMBDA_LOW[1], LAMBDA_HIGH[1], "weight of L_B at the start")
+    lambda_3: float = _number(0.3, LAMBDA_LOW[2], LAMBDA_HIGH[2], "weight of L_align at the start")
+    alignment: bool = _choice(True, SWITCH, "the entropy alignment term")
+    alpha_ent: float = _number(0.05, 0, 100, "weight of the output entropy; 0: off")
+    alpha_rep: float = _number(0.01, 0, 100, "weight of the repulsion; 0: off")
+    sigma_rep: float = _number(SIGMA_REP, 1e-3, 1e3, "width of the repulsion kernel")
+    gradient_balance: bool = _choice(True, SWITCH, "scale the losses by g_A and g_B")
+    statenet: str = _choice("backprop", MODES, "what trains StateNet, or off")
+    alpha_lr: float = _number(ALPHA_LR, 0, 1, "size of StateNet's correction of lr")
+    alpha_lambda: float = _number(ALPHA_LAMBDA, 0, 1, "size of StateNet's corrections of lambda")
+    statenet_lr: float = _number(1e-3, 0, 1, "learning rate of StateNet's own AdamW")
+    statenet_penalty: float = _number(1.0, 0, 1e6, "weight of ||corrections||^2 in StateNet's loss")
+
+    @property
+    def last_epoch(self) -> int:
+        """How far to train."""
+        return self.epochs or self.total_epochs
+
+
+FIELDS = {f.name: f for f in fields(Config)}
+# A run may be continued elsewhere and further; every other parameter is part of what the run is.
+FREE = ("epochs", "device", "run_dir", "resume")
+# These may be None: all the epochs, or the preset's value.
+OPTIONAL = ("epochs", *(name for name, f in FIELDS.items() if f.metadata["system"]))
+
+
+def _coverage(value) -> tuple[int, ...]:
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    counts: list = [int(part) if isinstance(part, str) and part.strip().isdecimal() else part for part in parts]
+    if counts and all(type(n) is int and 1 <= n <= 100_000_000 for n in counts):
+        return tuple(sorted(set(counts)))
+    raise ParameterError(
+        f"coverage_samples is {value!r}; it must be whole numbers from 1 to 100,000,000 with commas between."
+    )
+
+
+def _checked(name: str, value, **limits):
+    """`value` as the type of parameter `name`, or the sentence that says why not; `limits` narrow its range."""
+    rules = {**FIELDS[name].metadata, **limits}
+    kind = rules["kind"]
+    if kind is tuple:
+        return _coverage(value)
+    if "choices" in rules:
+        if type(value) is kind and value in rules["choices"]:
+            return value
+        allowed = " or ".join(repr(choice) for choice in rules["choices"])
+        if kind is str and type(value) is bool:
+            allowed += " (in a YAML file put it in quotes)"
+    elif kind is str:
+        if type(value) is str:
+            return value
+        allowed = "text"
+    else:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is kind and math.isfinite(value) and rules["low"] <= value <= rules["high"]:
+            return value
+        low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (rules["low"], rules["high"]))
+        allowed = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
+        if kind is float and isinstance(value, str):
+            allowed += " (in a YAML file 1e-2 is text: write 0.01)"
+    raise ParameterError(f"{name} is {value!r}; it must be {allowed}.")
+
+
+def _check_device(device: str) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["auto", "cpu"] + (["cuda"] if count else []) + [f"cuda:{i}" for i in range(count)]
+    if device not in known:
+        raise ParameterError(f"device is {device!r}; on this machine it must be one of {', '.join(known)}.")
+
+
+def make_config(**given) -> Config:
+    """Check every parameter and fill in the preset's values where one is missing or None.
+
+    Raises ParameterError, one sentence, for an unknown name or a value that is not allowed."""
+    for name, value in given.items():
+        if name not in FIELDS:
+            raise ParameterError(f"{name} is {value!r}, but no such parameter exists; allowed are {', '.join(FIELDS)}.")
+    given = {name: value for name, value in given.items() if value is not None or name not in OPTIONAL}
+    preset = _checked("preset", given.get("preset", "document"))
+    values = {"preset": preset, **PRESETS[preset]} | {
+        name: _checked(name, value) for name, value in given.items() if name != "epochs"
+    }
+    if "epochs" in given:
+        total = values.get("total_epochs", Config.total_epochs)
+        values["epochs"] = _checked("epochs", given["epochs"], high=total)
+    config = Config(**values)
+    _check_device(config.device)
+    return config
+
+
+def from_namespace(namespace: dict) -> Config:
+    """The configuration in a notebook's global names: every plain value there is taken for a parameter.
+
+    Call it before anything else is defined, so that a misspelt parameter is found. With the environment variable
+    TVAE_SHOW_REFERENCE set, the run is the reference run."""
+    hidden = getattr(namespace.get("get_ipython", lambda: SimpleNamespace())(), "user_ns_hidden", {})
+    plain = (bool, int, float, str, list, tuple, dict, type(None))
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in hidden and name not in ("In", "Out") and isinstance(value, plain)
+    }
+    if os.environ.get(SHOW_REFERENCE):
+        if not (REFERENCE / "metrics.json").exists():
+            raise FileNotFoundError(f"{SHOW_REFERENCE} is set, but there is no finished run in {REFERENCE}")
+        given["run_dir"] = str(REFERENCE)
+    return make_config(**given)
+
+
+def identity(config: Config) -> dict:
+    """The parameters that make the run what it is, as JSON values: all but where, on what and how far."""
+    return {
+        name: list(value) if isinstance(value := getattr(config, name), tuple) else value
+        for name in FIELDS
+        if name not in FREE
+    }

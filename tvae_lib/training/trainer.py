@@ -1,0 +1,306 @@
+"""The training step, the epoch around it, and StateNet between epochs.
+
+The step is one function (state, batch, noise, controls) -> (state, record) on tensors alone: nothing in it waits for
+the device, so that it can be recorded, compiled, and taken by many replicas at once."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from tvae_lib.operations import all_operations, one_hot, split
+from tvae_lib.rng import stream
+from tvae_lib.system import losses, schedules, statenet
+from tvae_lib.system.dual import DualVAE
+from tvae_lib.training import recording
+from tvae_lib.training.config import Config
+from tvae_lib.training.state import HISTORY, RECORD, Controls, Prescribed, Prescription, State, prescribe, unflatten
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas")  # what a step reads and writes
+RECORD_FROM = 50  # epochs ahead from which recording the step pays: it takes as long as it saves in about 30
+
+
+def adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay, epsilon=EPSILON):
+    """One AdamW direction u, so that theta - lr u is the new vector: (u, new moments); `step` counts from 1.
+
+    Decoupled weight decay is part of u. Equation: eq-adamw. Source: Loshchilov and Hutter (2019)."""
+    moment_1 = torch.lerp(gradient, moment_1, BETAS[0])
+    moment_2 = torch.lerp(gradient.square(), moment_2, BETAS[1])
+    scale_1, scale_2 = ((1 / (1 - beta**step)).to(theta.dtype) for beta in BETAS)
+    root = scale_2.sqrt()
+    update = (moment_1 * (scale_1 / root)).div_(moment_2.sqrt().add_(epsilon / root)).add_(theta, alpha=weight_decay)
+    return update, moment_1, moment_2
+
+
+class Step:
+    """The training step: `step(state, batch, noise, controls) -> (state, record)`, on tensors alone.
+
+    `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N, d) standard normal; `controls` are scalars on the
+    device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of `configs` uses
+    are not computed. `pair` is the class whose forward pass is trained."""
+
+    def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
+        with torch.device("meta"):
+            self.model = pair(configs[0].latent)
+        self.size_A = sum(p.numel() for p in self.model.A.parameters())
+        self.weight_decay = configs[0].weight_decay
+        self.resting = any(c.pathways != "AB" for c in configs)
+        self.used = (
+            any(c.alpha_ent > 0 for c in configs),
+            any(c.alpha_rep > 0 for c in configs),
+            any(c.alignment and c.pathways == "AB" for c in configs),
+        )
+
+    def weights(self, state: State, controls: Prescribed) -> tuple[Tensor, Tensor]:
+        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them."""
+        c = controls
+        balance = torch.where(c.balance > 0, losses.balance_factors(state["norms"]), 1.0)
+        active = (c.train_A, c.train_B, c.alignment)
+        parts = (c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep)
+        return losses.term_weights(state["lambdas"], balance, *parts, active), balance
+
+    def terms(self, theta: Tensor, batch, noise: Tensor, controls: Prescribed) -> tuple[Tensor, Tensor]:
+        """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
+        (trits, indicators), c = batch, controls
+        output = functional_call(self.model, unflatten(theta, self.model), (trits, noise, c.rho, c.tau_A, c.tau_B))
+        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used)
+        optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()  # a term that is off reads 0
+        return torch.cat([terms[:4], terms[4:] * optional]), entropies
+
+    def loss(self, theta: Tensor, state: State, batch, noise: Tensor, controls: Prescribed):
+        """L_total, and what it is made of: terms (7,), latent entropies (2,), balance factors (2,)."""
+        weights, balance = self.weights(state, controls)
+        terms, entropies = self.terms(theta, batch, noise, controls)
+        return torch.dot(weights, terms), (terms, entropies, balance)
+
+    def __call__(self, state: State, batch, noise: Tensor, controls: Prescribed) -> tuple[State, Tensor]:
+        theta = state["theta"].detach().requires_grad_()
+        loss, parts = self.loss(theta, state, batch, noise, controls)
+        (gradient,) = torch.autograd.grad(loss.sum(), theta)  # the sum is over replicas, where there are some
+        return self.advance(state, gradient, loss.detach(), tuple(part.detach() for part in parts), controls)
+
+    def advance(
+        self, state: State, gradient: Tensor, loss: Tensor, parts, controls: Prescribed
+    ) -> tuple[State, Tensor]:
+        """The next state, and the record of this step."""
+        c, (terms, entropies, balance) = controls, parts
+        norms = torch.stack([gradient[: self.size_A].norm(), gradient[self.size_A :].norm()])
+        hypergradient = -torch.dot(gradient, state["update"])
+        step = state["step"] + 1
+        update, moment_1, moment_2 = adamw_update(
+            state["theta"], gradient, state["moment_1"], state["moment_2"], step, self.weight_decay
+        )
+        if self.resting:  # weight decay must not move a pathway that rests
+            update = torch.cat([update[: self.size_A] * c.train_A, update[self.size_A :] * c.train_B])
+        new = state | {
+            "step": step,
+            "theta": state["theta"] - state["lr"] * c.lr_factor * update,
+            "moment_1": moment_1,
+            "moment_2": moment_2,
+            "update": update,
+            "norms": losses.average_norms(state["norms"], norms, state["step"] == 0),
+        }
+        loss_A = terms[0] + c.beta_A * terms[1]
+        loss_B = terms[2] + c.beta_B * terms[3] + c.alpha_ent * terms[4] + c.alpha_rep * terms[5]
+        record = {
+            "loss": loss,
+            "loss_A": loss_A,
+            "loss_B": loss_B,
+            "slope_1": c.train_A * balance[0] * loss_A,
+            "slope_2": c.train_B * balance[1] * loss_B,
+            **dict(zip(losses.TERMS, terms, strict=True)),
+            **dict(zip(("entropy_A", "entropy_B"), entropies, strict=True)),
+            **dict(zip(("g_A", "g_B"), balance, strict=True)),
+            **dict(zip(("norm_A", "norm_B"), norms, strict=True)),
+            "hypergradient": hypergradient,
+        }
+        return new, torch.stack([record[name] for name in RECORD])
+
+
+def schedule(state: State, epoch: int, total_epochs: int, prescribed: Prescribed) -> tuple[State, Prescribed]:
+    """The state with the epoch's rho, and what is prescribed with that rho in it."""
+    t, t_before = (schedules.clock(e, total_epochs) for e in (epoch, epoch - 1))
+    phased = schedules.permeability(t, t_before, state["rho"], state["gate"])
+    rho = torch.where(prescribed.phased > 0, phased, prescribed.rho)
+    return state | {"rho": rho}, prescribed._replace(rho=rho)
+
+
+def state_vector(state: State, epoch: int) -> Tensor:
+    """StateNet's input (9,): entropies, rates and gradient ratio of the epoch before, then rho and lambda now.
+    Equation: eq-state. Source: Dynamics, "StateNet Architecture"."""
+    columns = [HISTORY.index(name) for name in statenet.STATE[:5]]
+    averages = state["history"][epoch - 1, columns].to(state["lambdas"].dtype)
+    return torch.cat([averages, state["rho"].view(1), state["lambdas"]])
+
+
+def steer(state: State, epoch: int, controls: Prescribed, net: statenet.StateNet) -> tuple[State, Tensor]:
+    """StateNet's corrections (4,), and the state with the learning rate and loss weights that they give.
+
+    It first acts at the start of the second epoch: before it there are no averages to read."""
+    if epoch == 0:
+        return state, state["lambdas"].new_zeros(len(statenet.CORRECTIONS))
+    corrections = functional_call(net, unflatten(state["statenet_theta"], net), state_vector(state, epoch))
+    corrections = torch.where(controls.statenet > 0, corrections, 0.0)
+    lr = statenet.update_learning_rate(state["lr"], corrections[0], controls.alpha_lr)
+    lambdas = statenet.update_weights(state["lambdas"], corrections[1:], controls.alpha_lambda)
+    return state | {"lr": lr, "lambdas": lambdas}, corrections
+
+
+def train_statenet(state: State, before: State, epoch: int, means: Tensor, controls: Prescribed, net, weight_decay):
+    """The state after one step of StateNet's own AdamW at the end of an epoch.
+
+    `before` is the state that StateNet acted on, `means` the averages of the epoch's records."""
+    if epoch == 0:
+        return state
+    c = controls
+    weight_gradient = means[[RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
+    lr_gradient = means[RECORD.index("hypergradient")] * c.lr_factor
+    inputs = state_vector(before, epoch)
+
+    def objective(phi):
+        corrections = functional_call(net, unflatten(phi, net), inputs)
+        past, paths = (before["lambdas"], before["lr"]), (c.weight_path, c.lr_path)
+        sizes = (c.statenet_penalty, c.alpha_lr, c.alpha_lambda)
+        return statenet.objective(corrections, *past, weight_gradient, lr_gradient, paths, *sizes)
+
+    phi, step = state["statenet_theta"], state["statenet_step"] + 1
+    moments = (state["statenet_moment_1"], state["statenet_moment_2"])
+    update, moment_1, moment_2 = adamw_update(phi, torch.func.grad(objective)(phi), *moments, step, weight_decay)
+    new = {
+        "statenet_theta": phi - c.statenet_lr * update,
+        "statenet_moment_1": moment_1,
+        "statenet_moment_2": moment_2,
+        "statenet_step": step,
+    }
+    return state | {name: torch.where(c.statenet > 0, tensor, state[name]) for name, tensor in new.items()}
+
+
+class Trainer:
+    """One configuration on one device: `epoch(state)` trains an epoch and returns the next state.
+
+    `step` is the training step, `take` what takes it: the step itself, or after `hasten` a recording of it. `prescribe`
+    says what each epoch prescribes, where it is not to be the configuration's schedules."""
+
+    compiles = False  # a run must not need a compiler, nor come out otherwise where there is one
+
+    def __init__(self, config: Config, device: torch.device | str, prescribe: Prescription = prescribe):
+        self.config = config
+        self.prescribe = prescribe
+        self.device = torch.device(device)
+        self.trits = all_operations().float().to(self.device)
+        self.indicators = one_hot(all_operations()).to(self.device)
+        parts = split(config.holdout, stream(config.seed, 0, "split"))
+        self.training, self.held_out = (indices.to(self.device) for indices in parts)
+        self.step = Step(config)
+        self.take: Callable = self.step
+        with torch.device("meta"):
+            self.statenet = statenet.StateNet()
+
+    def stack(self, states: list[State]) -> State:
+        """What `epoch` takes: of one configuration its own state."""
+        (state,) = states
+        return state
+
+    def unstack(self, state: State) -> list[State]:
+        """The inverse of `stack`."""
+        return [state]
+
+    def drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """What is random in an epoch: the operations of its S batches of N, (S, N), and the noise (S, 2, N, d).
+
+        The operations are a permutation of the training set, wrapped to whole batches."""
+        size, count = self.config.batch_size, len(self.training)
+        steps = -(-count // size)
+        order = torch.randperm(count, generator=self._stream(epoch, "order"), device=self.device)
+        order = order[torch.arange(steps * size, device=self.device) % count].view(steps, size)
+        shape = (steps, 2, size, self.config.latent)
+        noise = torch.randn(shape, generator=self._stream(epoch, "noise"), device=self.device)
+        return self.training[order], noise
+
+    def batches(self, epoch: int) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        """Every batch of an epoch, trits and indicators, and its noise; in memory the batch is the last axis."""
+        chosen, noise = self.drawn(epoch)
+        indicators = self.indicators[chosen].movedim(-3, -1).contiguous()
+        for parts in zip(self.trits[chosen], indicators.movedim(-1, -3), noise, strict=True):
+            yield parts[:2], parts[2]
+
+    def _stream(self, epoch: int, purpose: str) -> torch.Generator:
+        return stream(self.config.seed, epoch, purpose, self.device)
+
+    def prescribed(self, epoch: int) -> Prescribed:
+        """What the configuration prescribes in an epoch, scalars on the device."""
+        return Controls(*torch.tensor(self.prescribe(self.config, epoch), device=self.device).unbind())
+
+    def begin(self, state: State, prescribed: Prescribed, epoch: int):
+        """Before the first batch: the state with rho, lr and lambda of the epoch, its controls, the corrections."""
+        before, controls = schedule(state, epoch, self.config.total_epochs, prescribed)
+        state, corrections = steer(before, epoch, controls, self.statenet)
+        return state, before, controls, corrections
+
+    def finish(self, state: State, before: State, controls: Prescribed, corrections: Tensor, means: Tensor, epoch: int):
+        """After the last batch: StateNet trained, the gate set, the epoch's row in the history."""
+        state = train_statenet(state, before, epoch, means, controls, self.statenet, self.config.weight_decay)
+        ratio = losses.gradient_ratio(state["norms"])
+        gate = losses.is_balanced(ratio)
+        c, t = controls, schedules.clock(epoch, self.config.total_epochs)
+        row = {
+            "epoch": means.new_tensor(epoch + 1),
+            "phase": means.new_tensor(schedules.phase(t)),
+            **{name: getattr(c, name) for name in ("rho", "tau_A", "tau_B", "beta_A", "beta_B")},
+            "lr": state["lr"] * c.lr_factor,
+            **dict(zip(("lambda_1", "lambda_2", "lambda_3"), state["lambdas"], strict=True)),
+            **dict(zip(statenet.CORRECTIONS, corrections, strict=True)),
+            **dict(zip(RECORD, means, strict=True)),
+            "grad_ratio": ratio,
+            "gate": gate,
+        }
+        history = state["history"].clone()
+        history[epoch] = torch.stack([row[name] for name in HISTORY]).double()
+        return state | {"epoch": state["epoch"] + 1, "gate": gate, "history": history}
+
+    def epoch(self, state: State) -> State:
+        """The state after one more epoch, its row of the history filled in."""
+        epoch = int(state["epoch"].max())  # replicas are at the same one
+        state, before, controls, corrections = self.begin(state, self.prescribed(epoch), epoch)
+        stepped = {name: state[name] for name in STEPPED}
+        total, steps = torch.zeros((), device=self.device), 0
+        for batch, noise in self.batches(epoch):
+            stepped, record = self.take(stepped, batch, noise, controls)
+            total, steps = total + record, steps + 1
+        state = state | {name: tensor.clone() for name, tensor in stepped.items()}  # ordinary tensors, also from a tape
+        return self.finish(state, before, controls, corrections, total.clone() / steps, epoch)
+
+    def hasten(self, state: State, epochs: int) -> None:
+        """Take the steps of the next epochs from a recording, or on a GPU from a CUDA graph, where that pays."""
+        if epochs < RECORD_FROM:
+            return
+        epoch = int(state["epoch"].max())
+        state, _, controls, _ = self.begin(state, self.prescribed(epoch), epoch)
+        example = ({name: state[name] for name in STEPPED}, *next(self.batches(epoch)), controls)
+        tape = recording.record(self.step, example, self.compiles)
+        self.take = recording.CudaGraph(tape, example) if self.device.type == "cuda" else tape
+
+    def gradient_shares(self, state: State) -> Tensor:
+        """How much of the total's gradient each term makes: (7, 2), columns A and B; each column sums to 1.
+
+        The share of term i in the parameters of one pathway is <w_i grad_i, grad> / ||grad||^2, grad the gradient of
+        the total there. One batch, with the settings of the epoch that comes next; nothing is changed.
+        Equation: eq-share. Source: ours."""
+        epoch = min(int(state["epoch"]), self.config.total_epochs - 1)
+        state, controls = schedule(state, epoch, self.config.total_epochs, self.prescribed(epoch))
+        weights, _ = self.step.weights(state, controls)
+        chosen = torch.randperm(len(self.training), generator=self._stream(epoch, "share order"), device=self.device)[
+            : self.config.batch_size
+        ]
+        chosen = self.training[chosen]
+        shape = (2, len(chosen), self.config.latent)
+        noise = torch.randn(shape, generator=self._stream(epoch, "share noise"), device=self.device)
+        batch = (self.trits[chosen], self.indicators[chosen])
+        weighted = lambda theta: weights * self.step.terms(theta, batch, noise, controls)[0]  # noqa: E731
+        gradients = torch.func.jacrev(weighted, chunk_size=1)(state["theta"])  # one term at a time, to save memory
+        parts = gradients.split([self.step.size_A, gradients.shape[1] - self.step.size_A], dim=1)
+        totals = [part.sum(0) for part in parts]
+        return torch.stack([part @ g / g.square().sum() for part, g in zip(parts, totals, strict=True)], dim=1)
