@@ -120,7 +120,9 @@ def equations(all_pages: list[Page], all_functions: list[Function]) -> str:
             continue
         lines.append(f"## {page.title}\n\n{{doc}}`{page.link}`\n\n| equation | label | function |\n|---|---|---|")
         for label in labels:
-            code = ", ".join(f"{{ref}}`{f.module.stem}.{f.name} <{f.anchor}>`" for f in all_functions if label in f.labels)
+            code = ", ".join(
+                f"{{ref}}`{f.module.stem}.{f.name} <{f.anchor}>`" for f in all_functions if label in f.labels
+            )
             lines.append(f"| {{eq}}`{label}` | `{label}` | {code} |")
         lines.append("")
     return "\n".join(lines)

@@ -11,17 +11,10 @@ import sys
 from pathlib import Path
 
 from studies import whole_runs
-from studies.study import Study, make_part, merge
+from studies.catalogue import STUDIES, study_of
+from studies.study import make_part, merge
 from studies.tables import FOLDER
 from tvae_lib.training.config import ParameterError
-
-
-def study_of(table: str) -> Study:
-    from studies.catalogue import STUDIES
-
-    if table not in STUDIES:
-        raise ParameterError(f"table is {table!r}; it must be one of {', '.join(STUDIES)}.")
-    return STUDIES[table]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> None:
     given = parser().parse_args(arguments)
+    if "table" in given and given.table not in STUDIES:
+        raise ParameterError(f"table is {given.table!r}; it must be one of {', '.join(STUDIES)}.")
     if given.step == "part":
         study = study_of(given.table)
         if given.part not in study.parts:

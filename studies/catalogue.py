@@ -1,12 +1,29 @@
-"""Every study behind the chapters, by the name of its table in results/experiments."""
+"""Every study behind the chapters: the name of its table in results/experiments, and the function that describes it."""
 
-from studies import couplings, generators, pairs, phases, rates
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a plan of what is to be done needs the names alone, and not torch
+    from studies.study import Study
 
 STUDIES = {
-    study.table: study
-    for study in (
-        *(rates.rate(), rates.singles(), pairs.pairs()),
-        *(couplings.stability(), couplings.coupling(), couplings.equilibria(), couplings.commons(), couplings.swing()),
-        *(phases.phases(), generators.generators(), generators.sobol(), generators.importance(), generators.early()),
-    )
+    "rate": "rates.rate",
+    "singles": "rates.singles",
+    "pairs": "pairs.pairs",
+    "stability": "couplings.stability",
+    "coupling": "couplings.other_couplings",
+    "equilibria": "couplings.equilibria",
+    "commons": "couplings.commons",
+    "swing": "couplings.swing",
+    "phases": "phases.phases",
+    "generators": "generators.generators",
+    "sobol": "generators.sobol",
+    "importance": "generators.importance",
+    "early": "generators.early",
 }
+
+
+def study_of(table: str) -> "Study":
+    """The study of a table, one of `STUDIES`."""
+    module, function = STUDIES[table].split(".")
+    return getattr(import_module(f"studies.{module}"), function)()

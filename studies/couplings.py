@@ -91,7 +91,7 @@ def distortions(pair: Pair, model: DualVAE, noise: dict[str, Tensor]) -> dict[st
     }
 
 
-def coupling(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **parameters) -> Study:
+def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **parameters) -> Study:
     """The preset `document` without alignment, under other couplings, and who carries what: coupling.csv."""
     columns = ("information", "information_error", "exact", "kl_uniform", "joint", "joint_error")
     recorded = [f"{name}_{p}" for p in "AB" for name in ("ce", "kl", "tau", "norm")]

@@ -14,7 +14,7 @@ from studies.tables import kept
 from tvae_lib.coverage import measured_coverage
 from tvae_lib.measures.generation import generate, mean_and_error
 from tvae_lib.measures.pair import Effort, Pair, measured
-from tvae_lib.measures.reconstruction import read
+from tvae_lib.measures.reconstruction import decode
 from tvae_lib.operations import SIZE, all_operations, one_hot
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
@@ -75,7 +75,7 @@ def generators(untrained_seeds=range(30), effort=FEWER, final=FINAL) -> Study:
 @torch.no_grad()
 def argmax_coverage(decoder, z: Tensor, draws) -> dict[int, float]:
     """Coverage by argmax of the first N codes z (S, d), for each N in `draws`."""
-    return measured_coverage(read(decoder, z), draws)
+    return measured_coverage(decode(decoder, z), draws)
 
 
 def sobol(draws=SOBOL_DRAWS, seeds=SCRAMBLES) -> Study:

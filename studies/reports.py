@@ -9,7 +9,7 @@ from torch import Tensor
 from tvae_lib.coverage import coverage_deviation, is_held, measured_coverage
 from tvae_lib.measures import codes
 from tvae_lib.measures.generation import chunk_size, generate
-from tvae_lib.measures.reconstruction import distortion, reconstruction, sampled_reconstruction
+from tvae_lib.measures.reconstruction import distortion, exact_shares, sampled_reconstruction
 from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.rng import stream
 from tvae_lib.system.dual import DualVAE, injected
@@ -111,7 +111,7 @@ def examine(model: DualVAE, rho: float, tau_A: float, tau_B: float, seed: int = 
     trits = all_operations().float()
     given = [vae.encoder(trits) for vae in (model.A, model.B)]
     used = [tempered(posterior, tau) for posterior, tau in zip(given, (tau_A, tau_B), strict=True)]
-    exact = reconstruction(model, trits, rho)
+    exact = exact_shares(model, trits, rho)
     report = {}
     for i, (pathway, vae) in enumerate((("A", model.A), ("B", model.B))):
         generator = stream(seed, 0, f"examined codes {pathway}")

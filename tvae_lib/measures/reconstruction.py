@@ -33,14 +33,14 @@ def distortion(decoder: nn.Module, posterior: Posterior, samples: int, generator
 
 
 @torch.no_grad()
-def read(decoder: nn.Module, z: Tensor) -> Tensor:
+def decode(decoder: nn.Module, z: Tensor) -> Tensor:
     """The operation that a decoder makes of each code by argmax: (n, d) -> (n,) index."""
     return torch.cat([likeliest(decoder(part).movedim(0, -1)) for part in z.split(2048)])
 
 
 def is_exact(decoder: nn.Module, z: Tensor) -> Tensor:
     """Which operations come back exactly from codes z (M, d), one for each operation in order: (M,) bool."""
-    return read(decoder, z) == torch.arange(SIZE, device=z.device)
+    return decode(decoder, z) == torch.arange(SIZE, device=z.device)
 
 
 @torch.no_grad()
@@ -52,11 +52,11 @@ def means_read(model: DualVAE, trits: Tensor, rho: Tensor | float) -> dict[str, 
     return {"alone": (A, B), "coupled": (cross_inject(A, B, rho), cross_inject(B, A, rho))}
 
 
-def reconstruction(model: DualVAE, trits: Tensor, rho: Tensor | float) -> dict[str, float | None]:
+def exact_shares(model: DualVAE, trits: Tensor, rho: Tensor | float) -> dict[str, float | None]:
     """Fraction of operations that come back exactly by argmax from `means_read`: {"alone_A": ...}; None where n = 0."""
     index = index_of(trits)
     return {
-        f"{kind}_{name}": (read(vae.decoder, z) == index).double().mean().item() if len(trits) else None
+        f"{kind}_{name}": (decode(vae.decoder, z) == index).double().mean().item() if len(trits) else None
         for kind, of_both in means_read(model, trits, rho).items()
         for name, vae, z in zip("AB", (model.A, model.B), of_both, strict=True)
     }
@@ -83,7 +83,7 @@ def sampled_reconstruction(
 
     def sampled() -> Tensor:
         noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
-        return (read(decoder, reparameterise(posterior, noise)) == index).double().mean()
+        return (decode(decoder, reparameterise(posterior, noise)) == index).double().mean()
 
     share, error = mean_and_error(sampled() for _ in range(samples))
     return share.item(), error.item()

@@ -1,0 +1,109 @@
+"""What is measured of a run while it trains and when it ends: the rows of evaluations.csv, and metrics.json."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tvae_lib.coverage import measured_coverage, uniform_coverage
+from tvae_lib.measures.generation import generate
+from tvae_lib.measures.reconstruction import exact_shares
+from tvae_lib.operations import SIZE
+from tvae_lib.rng import stream
+from tvae_lib.runs.files import FORMAT
+from tvae_lib.system.dual import DualVAE
+from tvae_lib.system.losses import TERMS
+from tvae_lib.training.config import Config
+from tvae_lib.training.state import State, initial_state, load
+from tvae_lib.training.trainer import Trainer
+
+PATHWAYS = ("A", "B")
+COVERAGES = ("coverage", "coverage_argmax")
+TABLES = ("evaluations", "log_p")  # what a run keeps in its state beside what is trained
+
+
+def judge(decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...], generator) -> tuple[dict, Tensor]:
+    """The verdict on a decoder alone, as plain numbers for JSON, and log p-hat of every operation (M,).
+
+    Coverage at each N in `counts` with trits sampled and by argmax; KL(U||p) in nats, corrected, with standard error;
+    the least log p(x). A KL that is infinite (no sample reached some x) is None."""
+    marginal, drawn = generate(decoder, latent, samples, max(counts), generator)
+    log_p = marginal.log_p()
+    finite = bool(log_p.isfinite().all())
+    return {
+        "coverage": {str(n): value for n, value in measured_coverage(drawn.sampled, counts).items()},
+        "coverage_argmax": {str(n): value for n, value in measured_coverage(drawn.argmax, counts).items()},
+        "kl_uniform": marginal.kl_uniform() if finite else None,
+        "kl_uniform_plugin": marginal.kl_uniform(corrected=False) if finite else None,
+        "kl_uniform_error": marginal.kl_error if finite else None,
+        "min_log_p": log_p.min().item() if finite else None,
+        "samples": samples,
+    }, log_p
+
+
+def judge_both(trainer: Trainer, model: DualVAE, samples: int, epoch: int, purpose: str) -> tuple[dict, Tensor]:
+    """`judge` of both decoders, each on its own stream: ({"A": ..., "B": ...}, log p-hat (2, M))."""
+    config, verdicts, log_ps = trainer.config, {}, []
+    for pathway in PATHWAYS:
+        generator = stream(config.seed, epoch, f"{purpose} {pathway}", trainer.device)
+        decoder = getattr(model, pathway).decoder
+        verdicts[pathway], log_p = judge(decoder, config.latent, samples, config.coverage_samples, generator)
+        log_ps.append(log_p)
+    return verdicts, torch.stack(log_ps)
+
+
+def evaluation_columns(config: Config) -> list[str]:
+    """Columns of evaluations.csv for a configuration."""
+    per_pathway = [f"{kind}_{n}" for kind in COVERAGES for n in config.coverage_samples]
+    per_pathway += ["kl_uniform", "kl_uniform_error", "min_log_p", "alone", "coupled"]
+    per_pathway += [f"share_{term}" for term in TERMS]
+    return ["epoch"] + [f"{name}_{pathway}" for pathway in PATHWAYS for name in per_pathway]
+
+
+def evaluate(trainer: Trainer, state: State) -> State:
+    """Evaluate the state and put the result in its tables; nothing else of the state changes."""
+    epoch, config = int(state["epoch"]), trainer.config
+    model = load(trainer.step.model, state["theta"])
+    verdicts, log_p = judge_both(trainer, model, config.eval_samples, epoch, "evaluation")
+    values = {"epoch": epoch, **exact_shares(model, trainer.trits[trainer.training], state["rho"])}
+    shares = trainer.gradient_shares(state).cpu()
+    for column, pathway in enumerate(PATHWAYS):
+        verdict = verdicts[pathway]
+        for kind in COVERAGES:
+            values |= {f"{kind}_{n}_{pathway}": value for n, value in verdict[kind].items()}
+        values |= {f"{k}_{pathway}": verdict[k] for k in ("kl_uniform", "kl_uniform_error", "min_log_p")}
+        values |= {f"share_{term}_{pathway}": shares[i, column].item() for i, term in enumerate(TERMS)}
+    row = [math.nan if values[name] is None else values[name] for name in evaluation_columns(config)]
+    new = {"evaluations": torch.tensor([row], dtype=torch.float64), "log_p": log_p.half().cpu().unsqueeze(0)}
+    return state | {name: torch.cat([state[name], rows]) for name, rows in new.items()}
+
+
+def start(trainer: Trainer) -> State:
+    """The state before the first epoch, with empty tables of evaluations."""
+    return initial_state(trainer.config, trainer.device) | {
+        "evaluations": torch.empty((0, len(evaluation_columns(trainer.config))), dtype=torch.float64),
+        "log_p": torch.empty((0, 2, SIZE), dtype=torch.float16),
+    }
+
+
+def final_metrics(trainer: Trainer, state: State) -> dict:
+    """The content of metrics.json: both decoders at the end, beside the untrained ones and the uniform generator."""
+    config, epoch = trainer.config, int(state["epoch"])
+    model = load(trainer.step.model, state["theta"])
+    verdicts, _ = judge_both(trainer, model, config.final_samples, epoch, "final")
+    first = dict(zip(evaluation_columns(config), state["evaluations"][0].tolist(), strict=True))
+    untrained = {
+        p: {kind: {str(n): first[f"{kind}_{n}_{p}"] for n in config.coverage_samples} for kind in COVERAGES}
+        for p in PATHWAYS
+    }
+    parts = {"training": trainer.training, "held_out": trainer.held_out}
+    return {
+        "format": FORMAT,
+        "preset": config.preset,
+        "seed": config.seed,
+        "epochs": epoch,
+        **verdicts,
+        "untrained": untrained,
+        "uniform": {"coverage": {str(n): uniform_coverage(n) for n in config.coverage_samples}},
+        "reconstruction": {k: exact_shares(model, trainer.trits[v], state["rho"]) for k, v in parts.items()},
+    }
