@@ -152,7 +152,7 @@ def stability(boundary=BOUNDARY, factors=FACTORS, small=SMALL, late=LATE, seeds=
             yield from train_cases(chosen, device, configure, (epochs,), measure)
 
     kinds = [(*setting, factor, *small) for setting in boundary for factor in factors]
-    kinds += [(*setting, FACTORS[1], *PATIENT) for setting in late]
+    kinds += [(*setting, factors[1], *PATIENT) for setting in late]
     cases = [dict(zip(keys, (*kind, seed), strict=True)) for kind in kinds for seed in range(seeds)]
     parts: dict[str, list[Case]] = {}
     for case in cases:

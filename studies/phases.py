@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -65,10 +66,10 @@ def without_boost(config: Config, epoch: int) -> Controls[float]:
     return prescribe(config, epoch)._replace(**dict(zip(("tau_A", "tau_B"), taus, strict=True)))
 
 
-def released(config: Config, epoch: int) -> Controls[float]:
+def released(config: Config, epoch: int, at: int = PHASE_4) -> Controls[float]:
     """The document's schedules, with the coupling taken away in phase 4."""
     given = prescribe(config, epoch)
-    return given._replace(phased=False, rho=0.0) if epoch >= PHASE_4 else given
+    return given._replace(phased=False, rho=0.0) if epoch >= at else given
 
 
 def repaired(config: Config, epoch: int) -> Controls[float]:
@@ -106,10 +107,12 @@ def turnover(pair: Pair, held: Held, origin: int) -> dict[str, float]:
 def phases(seeds=range(10), fewer=FEWER, stops=STOPS, branch_at=PHASE_4, effort=EFFORT, **parameters) -> Study:
     """The preset `document` under its own schedules and others, both decoders judged as they train: phases.csv."""
 
+    prescriptions = SCHEDULES | {"released": partial(released, at=branch_at)}
+
     def follow(schedule: str, seed: int, device: str, stops: Sequence[int], held: Held, start: Sequence[State] = ()):
         """Train under a schedule; yields state and row at every stop, and adds to `held`."""
         config = make_config(seed=seed, device="cpu", **parameters)
-        for _, state in train_together([config], device, stops, prescribe=SCHEDULES[schedule], start=start):
+        for _, state in train_together([config], device, stops, prescribe=prescriptions[schedule], start=start):
             epoch, last = int(state["epoch"]), history_row(state)
             pair = Pair(trained(on_cpu(state), config), last, (seed, epoch, "phases"), effort)
             row = renamed(measured(pair, COLUMNS), NAMES) | turnover(pair, held, branch_at)

@@ -68,8 +68,10 @@ def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = 
     path = parts / study.table / f"{part}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     begun, started = Table(path.with_suffix(".begun.csv"), study.keys), time.monotonic()
-    for rows in study.make(study.missing(part, study.in_table(folder), begun), device):
+    for rows in study.make(study.missing(part, study.in_table(folder), Table(path, study.keys), begun), device):
         begun.add(rows)
+    if not begun.rows:
+        return
     session = {
         "device": device_name(torch.device(device)),
         "python": platform.python_version(),

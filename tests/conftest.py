@@ -1,4 +1,4 @@
-"""Settings of every test run: notebooks show the reference run, examples are the same every time."""
+"""What tests share. Notebooks show the reference run, and hypothesis takes the same examples every time."""
 
 import os
 import subprocess
@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import pandas as pd
 import pytest
 import torch
+from shared import start
+
+from tvae_lib.runs.directory import Run
 
 os.environ.setdefault("TVAE_SHOW_REFERENCE", "1")
 
@@ -25,6 +29,33 @@ def device(request) -> torch.device:
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Run:
+    """The `FAST` run, five epochs without a stop."""
+    return start(tmp_path_factory.mktemp("runs") / "whole")
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Makes a study, or parts of it, in folders of the test: the table, whole and with the columns of the committed."""
+    from studies.study import make_part, merge
+    from studies.tables import read
+
+    def make(study, parts=None):
+        folder = tmp_path / "tables"
+        folder.mkdir()
+        for part in parts or study.parts:
+            make_part(study, part, folder, tmp_path / "parts")
+        merge(study, folder, tmp_path / "parts")
+        assert not set(study.lacking(folder)) & set(parts or study.parts)
+        table = pd.read_csv(folder / f"{study.table}.csv")
+        assert set(table) == set(read(study.table))
+        assert table.drop(columns="cka", errors="ignore").notna().all(axis=None)
+        return table
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,12 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("tvae_lib", "tests", "notebooks", "results", "book", "benchmarks", "workflow")
+PARTS = ("tvae_lib", "studies", "tests", "notebooks", "results", "book", "benchmarks")
 TESTS = (
-    *("test_models.py", "test_operations.py", "test_losses.py", "test_evaluation.py", "test_frontier.py"),
-    *("test_coupling.py", "test_statenet.py", "test_codes.py", "test_schedules.py", "test_config.py"),
-    *("test_training.py", "test_single.py", "test_ensemble.py", "test_runs.py", "test_laboratory.py", "test_sweep.py"),
+    *("test_operations.py", "test_coverage.py", "test_rng.py", "system", "theory", "training", "measures", "runs"),
+    *(f"studies/test_{name}.py" for name in ("study", "tables", "catalogue", "command_line", "single", "minibatch")),
+    *(f"studies/test_{name}.py" for name in ("rates", "pairs", "couplings", "phases", "generators", "reports")),
+    "studies/test_whole_runs.py",
 )
 CHAPTERS = tuple(
     f"{name}.ipynb"
@@ -44,9 +45,10 @@ def fails(folder: Path, *arguments: str) -> bool:
     return done.returncode == 1
 
 
-def noticed_by(folder: Path, module: str = "") -> str | None:
-    """The name of what notices the mistake in a copy of the project; the tests of the module are asked first."""
-    if fails(folder, *(f"tests/{name}" for name in sorted(TESTS, key=lambda name: name != f"test_{module}"))):
+def noticed_by(folder: Path, file: str = "") -> str | None:
+    """The name of what notices the mistake in a copy of the project; the tests of the file are asked first."""
+    own = [str(path) for path in (folder / "tests").rglob(f"test_{Path(file).stem}.py")]
+    if any(fails(folder, *paths) for paths in (own, [f"tests/{name}" for name in TESTS]) if paths):
         return "tests"
     return next((name for name in CHAPTERS if fails(folder, "--nbval", f"notebooks/{name}")), None)
 
@@ -66,7 +68,7 @@ def main(numbers: list[int]) -> int:
         for number, mutation in enumerate(mutations, start=1):
             if numbers and number not in numbers:
                 continue
-            path = folder / "tvae_lib" / mutation["file"]
+            path = folder / mutation["file"]
             text = path.read_text()
             path.write_text(text.replace(mutation["find"], mutation["put"]))
             found = noticed_by(folder, mutation["file"])

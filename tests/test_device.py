@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from tvae_lib import evaluation, replay, runs
-from tvae_lib.config import make_config
-from tvae_lib.streams import stream
-from tvae_lib.training import Controls, Trainer, initial_state
-from tvae_lib.vae import DecoderB
+from tvae_lib.rng import stream
+from tvae_lib.runs.evaluate import judge
+from tvae_lib.runs.execute import device_name, execute
+from tvae_lib.system.vae import DecoderB
+from tvae_lib.training import recording
+from tvae_lib.training.config import make_config
+from tvae_lib.training.state import Controls, initial_state
+from tvae_lib.training.trainer import Trainer
 
 SMALL = {"holdout": 0.9, "total_epochs": 4, "eval_every": 2, "eval_samples": 8192, "final_samples": 8192}
 
@@ -45,7 +48,7 @@ def test_generation_agrees_between_devices(device):
     verdicts = []
     for place in (torch.device("cpu"), device):
         generator = stream(0, 0, "device", place)
-        verdicts.append(evaluation.judge(decoder.to(place), 16, 2**18, (10_000,), generator)[0])
+        verdicts.append(judge(decoder.to(place), 16, 2**18, (10_000,), generator)[0])
     one, other = verdicts
     assert other["kl_uniform"] == pytest.approx(one["kl_uniform"], abs=5 * one["kl_uniform_error"] + 1e-4)
     assert other["coverage"]["10000"] == pytest.approx(one["coverage"]["10000"], abs=5 * 0.0017)
@@ -53,19 +56,19 @@ def test_generation_agrees_between_devices(device):
 
 def test_a_run_is_trained_stopped_and_continued(device, tmp_path):
     for epochs in (2, 4):
-        run = runs.execute(make_config(**SMALL, device=str(device), epochs=epochs, run_dir=str(tmp_path / "stopped")))
+        run = execute(make_config(**SMALL, device=str(device), epochs=epochs, run_dir=str(tmp_path / "stopped")))
     assert run.metrics["epochs"] == 4
     assert run.history["loss"].notna().all()
     assert len(run.timing["sessions"]) == 2
-    assert run.timing["sessions"][0]["device"] == runs.device_name(device)
+    assert run.timing["sessions"][0]["device"] == device_name(device)
     if device.type == "cpu":
-        whole = runs.execute(make_config(**SMALL, device="cpu", run_dir=str(tmp_path / "whole")))
+        whole = execute(make_config(**SMALL, device="cpu", run_dir=str(tmp_path / "whole")))
         assert (whole.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
 
 
 def test_a_run_begun_on_one_device_goes_on_on_another(device, tmp_path):
-    runs.execute(make_config(**SMALL, device=str(device), epochs=2, run_dir=str(tmp_path)))
-    run = runs.execute(make_config(**SMALL, device="cpu", run_dir=str(tmp_path)))
+    execute(make_config(**SMALL, device=str(device), epochs=2, run_dir=str(tmp_path)))
+    run = execute(make_config(**SMALL, device="cpu", run_dir=str(tmp_path)))
     assert run.metrics["epochs"] == 4
 
 
@@ -107,7 +110,7 @@ def test_a_cuda_graph_copies_in_and_out(monkeypatch):
     for name in ("stream", "graph", "device"):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
     example = ({"x": torch.ones(3)}, torch.tensor(2.0))
-    graph = replay.CudaGraph(tape, example)
+    graph = recording.CudaGraph(tape, example)
     compute = lambda: tree_map(lambda place, new: place.copy_(new), graph.results, tape(*graph.arguments))  # noqa: E731
     monkeypatch.setattr(graph.graph, "replay", compute, raising=False)
     state, factor = {"x": torch.arange(3.0)}, torch.tensor(3.0)

@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from tvae_lib.config import FIELDS, REFERENCE, ROOT
+from tvae_lib.training.config import FIELDS, REFERENCE, ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "08_full_run.ipynb"
 QUICK = {"device": "cpu", "holdout": 0.9, "eval_every": 2, "eval_samples": 4096, "final_samples": 4096}
@@ -94,7 +94,7 @@ def nbval(tree) -> subprocess.CompletedProcess:
     [("metrics.json", '"kl_uniform": 0.', '"kl_uniform": 1.'), ("history.csv", "\n200,3,", "\n200,2,")],
 )
 def test_changing_a_number_of_the_reference_run_makes_nbval_fail(tmp_path, file, old, new):
-    for part in ("notebooks", "tvae_lib", "results", "pyproject.toml", "tests/conftest.py"):
+    for part in ("notebooks", "tvae_lib", "results", "pyproject.toml", "tests/conftest.py", "tests/shared.py"):
         source, target = ROOT / part, tmp_path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from tvae_lib import schedules
+from tvae_lib.system import schedules
 
 OPEN, SHUT = torch.tensor(1.0), torch.tensor(0.0)
 
@@ -79,31 +79,3 @@ def test_kl_weights_are_the_formulas_as_written():
 def test_cosine_factor_falls_from_one_to_zero():
     values = [schedules.cosine_factor(t) for t in (0, 200, 400)]
     assert values == pytest.approx([1, 0.5, 0])
-
-
-def test_straight_permeability_is_that_of_an_open_gate():
-    straight = [schedules.straight_permeability(t) for t in range(400)]
-    assert straight == pytest.approx(rho_path([OPEN] * 400), abs=1e-5)
-
-
-def test_boosted_temperatures_are_positive_continuous_and_rise_in_phase_4():
-    times = [t / 100 for t in range(40_001)]
-    for schedule in (schedules.boosted_temperature_A, schedules.boosted_temperature_B):
-        values = [schedule(t) for t in times]
-        assert min(values) >= 0.15
-        assert max(abs(a - b) for a, b in itertools.pairwise(values)) < 0.002
-    assert schedules.boosted_temperature_B(250) == pytest.approx(0.2)
-    assert schedules.boosted_temperature_B(400) == pytest.approx(0.3)
-    base = lambda t: 1 - 0.7 * t / 400  # noqa: E731
-    swing = lambda a, b: max(abs(schedules.boosted_temperature_A(t) / base(t) - 1) for t in range(a, b))  # noqa: E731
-    assert swing(0, 250) == pytest.approx(0.1, abs=0.001)
-    assert 0.44 < swing(370, 400) < 0.5
-
-
-@pytest.mark.parametrize("lag", [0.0, math.pi / 4, math.pi / 2, math.pi])
-def test_two_lagging_weights_are_never_both_below_the_bound(lag):
-    greater = [max(schedules.cycle(t / 20, 0.0), schedules.cycle(t / 20, lag)) for t in range(600)]
-    assert min(greater) == pytest.approx(1 - 0.3 * math.cos(lag / 2), abs=1e-3)
-    assert schedules.cycle(0.0, 0.0, depth=0.5) == 0.5
-    later = 30 * lag / (2 * math.pi)
-    assert schedules.cycle(later, lag) == pytest.approx(0.7)  # lowest as much later as it lags

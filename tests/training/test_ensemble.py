@@ -1,14 +1,16 @@
-"""Replicas trained together take the steps that runs of their own would take; a recorded step is the step."""
+"""Replicas trained together take the steps that runs of their own would take."""
 
 import pytest
 import torch
 
-from tvae_lib import ensemble, replay
-from tvae_lib.config import ParameterError, make_config
-from tvae_lib.ensemble import Ensemble
-from tvae_lib.training import HISTORY, STEPPED, Controls, Trainer, initial_state
+from tvae_lib.training.config import ParameterError, make_config
+from tvae_lib.training.ensemble import Ensemble
+from tvae_lib.training.state import HISTORY, Controls, initial_state
+from tvae_lib.training.trainer import Trainer
 
 SMALL = {"device": "cpu", "holdout": 0.9, "total_epochs": 4, "batch_size": 256}
+
+
 VARIED = [
     {"seed": 1},
     {"seed": 2, "cross_injection": False, "statenet": "off"},
@@ -22,15 +24,16 @@ VARIED = [
 def in_float64(thing):
     if isinstance(thing, dict):
         return {name: in_float64(part) for name, part in thing.items()}
-    if isinstance(thing, Controls):
-        return Controls(*(in_float64(part) for part in thing))
+    if isinstance(thing, tuple):
+        parts = map(in_float64, thing)
+        return Controls(*parts) if isinstance(thing, Controls) else tuple(parts)
     return thing.double() if thing.is_floating_point() else thing
 
 
 def precise(trainer):
     """The trainer on its own numbers, in double precision."""
-    data_of, prescribed = trainer.data_of, trainer.prescribed
-    trainer.data_of = lambda epoch: tuple(in_float64(part) for part in data_of(epoch))
+    batches, prescribed = trainer.batches, trainer.prescribed
+    trainer.batches = lambda epoch: map(in_float64, batches(epoch))
     trainer.prescribed = lambda epoch: in_float64(prescribed(epoch))
     return trainer
 
@@ -72,49 +75,6 @@ def test_replicas_that_cannot_share_a_step_are_refused(name, value):
     configs = [make_config(**SMALL), make_config(**(SMALL | {name: value}))]
     with pytest.raises(ParameterError, match=rf"^{name} is {value} in replica 1; it must be .* ensemble\.$"):
         Ensemble(configs, "cpu")
-
-
-@pytest.mark.parametrize("parameters", [{}, {"preset": "corrected"}, {"pathways": "A"}], ids=str)
-def test_a_recorded_step_takes_the_same_steps_to_the_last_bit(parameters):
-    trainer = Trainer(make_config(**(SMALL | parameters)), "cpu")
-    state = plain = initial_state(trainer.config, trainer.device)
-    trainer.hasten(state, 3)
-    assert trainer.take is trainer.step, "too few epochs to pay"
-    for _ in range(3):
-        plain = trainer.epoch(plain)
-    trainer.hasten(state, 400)
-    assert trainer.take is not trainer.step
-    for _ in range(3):
-        state = trainer.epoch(state)
-    assert all(torch.equal(state[name], plain[name]) for name in state if name != "history")
-    assert torch.equal(state["history"][:3], plain["history"][:3])
-
-
-@pytest.mark.skipif(not replay.can_compile(), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_ensemble_takes_the_same_steps_to_rounding():
-    configs = [make_config(**(SMALL | {"seed": seed})) for seed in (1, 2)]
-    replicas = Ensemble(configs, "cpu")
-    state = plain = replicas.stack([initial_state(config, replicas.device) for config in configs])
-    plain = replicas.epoch(plain)
-    replicas.hasten(state, 400)
-    state = replicas.epoch(state)
-    loss = list(HISTORY).index("loss")
-    torch.testing.assert_close(state["history"][:, 0, loss], plain["history"][:, 0, loss], rtol=1e-4, atol=0)
-    assert set(STEPPED) < set(state)
-
-
-def test_train_returns_the_states_in_order_whatever_the_groups():
-    configs = [make_config(**(SMALL | varied)) for varied in VARIED[:3]]
-    states = ensemble.train(configs, "cpu", 1)
-    for config, state in zip(configs, states, strict=True):
-        trainer = Trainer(config, "cpu")
-        alone = trainer.epoch(initial_state(config, trainer.device))
-        torch.testing.assert_close(state["theta"], alone["theta"], rtol=1e-3, atol=1e-4)
-    with pytest.raises(ParameterError, match="replica 2"):
-        ensemble.train([*configs[:2], make_config(**(SMALL | {"batch_size": 64}))], "cpu", 1)
-    for epochs in (0, 5):
-        with pytest.raises(ParameterError, match=f"^epochs is {epochs}; it must be a whole number from 1 to 4"):
-            ensemble.train(configs, "cpu", epochs)
 
 
 def test_states_at_different_epochs_are_no_ensemble():

@@ -1,22 +1,24 @@
 """Everything that is measured of a trained pair: parts that must fit together, and a generator that is known."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from tvae_lib import convergence, evaluation, laboratory, tables
-from tvae_lib.frontier import hand_written
-from tvae_lib.operations import ENTROPY, SIZE, uniform_coverage, uniform_coverage_deviation
-from tvae_lib.vae import LATENT
+from studies import reports
+from studies.tables import kept
+from tvae_lib.coverage import uniform_coverage, uniform_coverage_deviation
+from tvae_lib.operations import ENTROPY, SIZE
+from tvae_lib.system.vae import Posterior
 
-QUICK = laboratory.Effort(prior=2**18, evaluations=4, information=512, parts=256, codes=2)
+QUICK = reports.Samples(prior=2**18, evaluations=4, information=512, parts=256, codes=2)
 
 
 @pytest.fixture(scope="module")
 def report() -> dict:
     """The pair of chapter 2, trained apart at temperature 1, with a coupling that it never had."""
-    return laboratory.examine(tables.kept(), 0.0, 1.0, 1.0, effort=QUICK)
+    return reports.examine(kept(), 0.0, 1.0, 1.0, samples=QUICK)
 
 
 @pytest.mark.parametrize("pathway", "AB")
@@ -54,38 +56,29 @@ def test_the_pair_shares_no_more_than_either_knows(report):
     assert least < joint + 0.1 <= math.log(SIZE) + 0.1
 
 
-def test_sobol_samples_are_normal_and_repeat_with_their_seed():
-    z = convergence.sobol_normal(4096, LATENT, 1)
-    assert torch.equal(z, convergence.sobol_normal(4096, LATENT, 1))
-    assert not torch.equal(z, convergence.sobol_normal(4096, LATENT, 2))
-    assert z.isfinite().all()
-    torch.testing.assert_close(z.mean(0), torch.zeros(LATENT), atol=0.01, rtol=0)
-    torch.testing.assert_close(z.T.cov(), torch.eye(LATENT), atol=0.06, rtol=0)
-    counts = (torch.special.ndtr(z.double()) * 64).floor().long()
-    assert all((torch.bincount(column, minlength=64) == 64).all() for column in counts.T), "64 strata, equally full"
+def test_two_noisy_readings_of_one_number_share_what_gaussians_share(rng):
+    x = torch.distributions.Normal(0.0, 2.0).icdf((torch.arange(2000) + 0.5) / 2000).double().unsqueeze(1)
+    reading = Posterior(x, torch.zeros_like(x))  # signal of variance 4, noise of variance 1: correlation 4/5
+    value, error = reports.shared_information(reading, reading, 4000, rng)
+    assert value == pytest.approx(-0.5 * math.log(1 - 0.64), abs=4 * error + 0.01)
+    assert error < 0.03
 
 
-def test_a_rotated_decoder_generates_the_same_from_other_codes(rng):
-    decoder = hand_written(3.0)
-    turned = convergence.rotated(decoder, rng)
-    z = torch.randn(500, LATENT, generator=rng)
-    assert (turned(z) - decoder(z)).abs().max() > 1
-    gram = turned.body[0].weight @ turned.body[0].weight.T
-    torch.testing.assert_close(gram, decoder.body[0].weight @ decoder.body[0].weight.T, atol=1e-5, rtol=0)
+BITS = ((50.0, 50.0, -50.0, -50.0), (50.0, -50.0, 50.0, -50.0))
 
 
-def test_argmax_coverage_counts_what_the_first_codes_give():
-    decoder = hand_written(3.0)
-    z = torch.zeros(3, LATENT)
-    z[2, 0] = 9.0
-    assert convergence.argmax_coverage(decoder, z, (2, 3)) == pytest.approx({2: 1 / SIZE, 3: 2 / SIZE})
+def test_a_bit_in_both_codes_is_shared_and_two_different_bits_are_not(rng):
+    bit, other = (Posterior(torch.tensor(means).unsqueeze(1), torch.zeros(4, 1)) for means in BITS)
+    assert reports.shared_information(bit, bit, 200, rng)[0] == pytest.approx(math.log(2))
+    assert reports.shared_information(bit, other, 200, rng)[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_importance_sampling_agrees_with_the_matrix_product_for_a_proposal_that_fits():
-    decoder, trits = hand_written(3.0), evaluation.all_operations().float()
-    mean = torch.cat([trits, torch.zeros(SIZE, LATENT - 9)], 1)
-    posterior = evaluation.Posterior(mean, torch.full_like(mean, math.log(0.4)))
-    posterior.log_variance[:, 9:] = -math.log(convergence.WIDER)
-    found = convergence.agreement(decoder, posterior, "test", prior=2**18, tens=20)
-    assert found["within"] > 0.97
-    assert found["sum"] == pytest.approx(1, abs=4 * found["sum_error"])
+def test_rarefied_coverage_is_the_mean_over_all_subsets():
+    drawn = [0, 0, 1, 2, 2, 2, 4]
+    counts = torch.bincount(torch.tensor(drawn), minlength=6)
+    for draws in range(len(drawn) + 1):
+        subsets = list(itertools.combinations(drawn, draws))
+        direct = sum(len(set(subset)) for subset in subsets) / len(subsets) / 6
+        assert reports.rarefied(counts, draws) == pytest.approx(direct, abs=1e-12)
+    with pytest.raises(ValueError, match="draws is 8; it must be from 0 to 7"):
+        reports.rarefied(counts, 8)

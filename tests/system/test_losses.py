@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from tvae_lib import losses
 from tvae_lib.operations import all_operations, one_hot
+from tvae_lib.system import losses
 
 norms = st.floats(1e-5, 1e5)
 
@@ -58,6 +58,45 @@ def test_expected_repulsion_is_that_of_many_codes(rng, sigma):
     assert losses.expected_repulsion(0.5, 16) == pytest.approx(9.0**-8)
 
 
+def test_histogram_entropy_is_a_riemann_sum_over_bins(rng):
+    z = torch.randn(400, 3, generator=rng, dtype=torch.float64) * 1.5
+    direct = 0.0
+    for column in z.T:
+        counts = torch.histc(column, bins=50, min=-3, max=3)
+        p = counts / counts.sum()
+        direct -= sum(q * math.log(q / losses.BIN_WIDTH) for q in p.tolist() if q > 0)
+    assert losses.histogram_entropy(z).item() == pytest.approx(direct, abs=1e-9)
+
+
+def test_soft_entropy_is_the_direct_kernel_histogram(rng):
+    z = torch.randn(200, 3, generator=rng, dtype=torch.float64)
+    width = 6 / 50
+    centres = torch.linspace(-3 + width / 2, 3 - width / 2, 50, dtype=torch.float64)
+    weights = torch.exp(-((z.unsqueeze(-1) - centres) ** 2) / (2 * width**2)).sum(0)
+    p = weights / weights.sum(-1, keepdim=True)
+    direct = -(p * torch.log(p / width)).sum()
+    assert losses.soft_entropy(z).item() == pytest.approx(direct.item(), abs=1e-9)
+
+
+def test_soft_entropy_of_a_wide_gaussian_is_near_the_closed_form(rng):
+    z = 0.6 * torch.randn(100_000, 2, generator=rng)
+    closed = math.log(2 * math.pi * math.e * (0.6**2 + losses.BIN_WIDTH**2))  # two coordinates, half a log each
+    assert losses.soft_entropy(z).item() == pytest.approx(closed, abs=0.01)
+
+
+def test_only_the_soft_histogram_has_a_gradient(rng):
+    z = torch.randn(64, 2, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert not losses.histogram_entropy(z).requires_grad
+    assert torch.autograd.gradcheck(losses.soft_entropy, z)
+    assert torch.autograd.grad(losses.soft_entropy(z), z)[0].abs().max() > 1e-4
+
+
+def test_entropies_stay_finite_when_every_code_is_out_of_range():
+    z = torch.full((8, 2), 50.0)
+    assert torch.isfinite(losses.histogram_entropy(z))
+    assert torch.isfinite(losses.soft_entropy(z))
+
+
 def test_total_is_the_complete_decomposition(rng):
     ce_A, kl_A, ce_B, kl_B, negentropy, repulsion, align = terms = torch.rand(7, generator=rng)
     lambdas, g = torch.tensor([0.7, 0.6, 0.3]), torch.tensor([1.3, 0.8])
@@ -99,36 +138,3 @@ def test_moving_average_uses_the_slower_rate_while_balanced(a, b, x, y):
     moved = losses.average_norms(average, new, torch.tensor(False))
     torch.testing.assert_close(moved, alpha * average + (1 - alpha) * new)
     assert torch.equal(losses.average_norms(average, new, torch.tensor(True)), new)
-
-
-def loop(raw, alpha, start, steps=400):
-    """The last few ratios of the balance loop on constant raw norms 1 and `raw`."""
-    norms, path = torch.tensor(start, dtype=torch.float64), []
-    for _ in range(steps):
-        scaled = losses.balance_factors(norms) * torch.tensor([1.0, raw], dtype=torch.float64)
-        norms = losses.average_norms(norms, scaled, torch.tensor(False), (alpha, alpha))
-        path.append((norms[1] / norms[0]).item())
-    return path[-4:]
-
-
-@pytest.mark.parametrize("alpha", [0.2, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("raw", [0.05, 0.5, 1.0, 4.0, 20.0])
-def test_balance_loop_rests_where_theory_says_and_only_where_it_is_stable(raw, alpha):
-    rest = losses.settled_ratio(raw)
-    stable = not 1 / 8 < raw < 8 or abs(losses.loop_eigenvalue(alpha)) < 1
-    for start in ((1.0, 20.0), (1.0, rest * 1.001)):
-        settled = loop(raw, alpha, start) == pytest.approx([rest] * 4, rel=1e-6)
-        assert settled == stable
-
-
-@given(st.floats(0.01, 100))
-def test_settled_ratio_is_a_point_of_rest(raw):
-    rest = losses.settled_ratio(raw)
-    g_A, g_B = losses.balance_factors(torch.tensor([1.0, rest], dtype=torch.float64)).tolist()
-    assert raw * g_B / g_A == pytest.approx(rest)
-
-
-def test_eigenvalue_is_how_fast_an_error_dies():
-    for alpha in (0.5, 0.9):
-        errors = [math.log(q) for q in loop(1.0, alpha, (1.0, 1.01), steps=6)]
-        assert errors[-1] / errors[-2] == pytest.approx(losses.loop_eigenvalue(alpha), rel=1e-2)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from tvae_lib import statenet
-from tvae_lib.statenet import PATHS, StateNet, objective, update_learning_rate, update_weights
+from tvae_lib.system import statenet
+from tvae_lib.system.statenet import PATHS, StateNet, objective, update_learning_rate, update_weights
 
 unit = st.floats(-1, 1)
 

@@ -6,28 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from tvae_lib import losses, schedules, statenet
-from tvae_lib.config import make_config
-from tvae_lib.dual import DualVAE, soft_entropy
-from tvae_lib.single import SingleStep
-from tvae_lib.training import (
-    HISTORY,
-    RECORD,
-    Controls,
-    Step,
-    Trainer,
-    adamw_update,
-    flatten,
-    initial_state,
-    load,
-    prescribe,
-    schedule,
-    state_vector,
-    unflatten,
-    untrained,
-)
+from studies.single import SingleStep
+from tvae_lib.system import losses, schedules, statenet
+from tvae_lib.system.losses import soft_entropy
+from tvae_lib.training.config import make_config
+from tvae_lib.training.state import HISTORY, RECORD, Controls, flatten, initial_state, prescribe, untrained
+from tvae_lib.training.trainer import Step, Trainer, adamw_update, schedule, state_vector
 
 CPU = torch.device("cpu")
+
+
 SMALL = {"device": "cpu", "holdout": 0.9}
 
 
@@ -216,27 +204,6 @@ def test_alignment_is_the_term_that_couples_the_gradients():
     assert on_B.norm() > 0
 
 
-def test_flat_vector_and_modules_hold_the_same_parameters():
-    model, _ = untrained(make_config(device="cpu"))
-    flat = flatten(model)
-    assert flat.shape == (167_702,)
-    for name, value in unflatten(flat, model).items():
-        assert torch.equal(value, model.get_parameter(name))
-    with torch.device("meta"):
-        copy = load(DualVAE(), flat)
-    assert torch.equal(flatten(copy), flat)
-
-
-def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_generator_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    first = flatten(untrained(make_config(seed=1, device="cpu"))[0])
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first, flatten(untrained(make_config(seed=1, device="cpu"))[0]))
-    assert not torch.equal(first, flatten(untrained(make_config(seed=2, device="cpu"))[0]))
-
-
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -288,7 +255,7 @@ def test_a_pathway_that_rests_keeps_its_weights(pathway):
 
 def test_batches_are_the_permutation_wrapped_to_whole_batches():
     trainer = Trainer(make_config(batch_size=500, **SMALL), CPU)
-    count = len(trainer.data.training)
+    count = len(trainer.training)
     batches = [trits for (trits, _), _ in trainer.batches(3)]
     rows = torch.cat(batches)
     assert all(len(b) == 500 for b in batches)

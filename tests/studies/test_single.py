@@ -1,10 +1,11 @@
 import torch
 
-from tvae_lib import single
-from tvae_lib.config import make_config
-from tvae_lib.losses import cross_entropy
-from tvae_lib.training import Trainer, load, prescribe
-from tvae_lib.vae import VAE, DecoderA, kl_to_prior
+from studies.single import SingleStep, train_single
+from tvae_lib.system.losses import cross_entropy
+from tvae_lib.system.vae import VAE, DecoderA, kl_to_prior
+from tvae_lib.training.config import make_config
+from tvae_lib.training.state import load, prescribe
+from tvae_lib.training.trainer import Trainer
 
 CONFIG = make_config(preset="corrected", total_epochs=2, holdout=0.9, batch_size=256, beta_start=0.3, device="cpu")
 
@@ -13,7 +14,7 @@ def test_a_lone_vae_trains_like_a_loop_with_torchs_adamw():
     torch.manual_seed(0)
     vae = VAE(DecoderA())
     before = [p.detach().clone() for p in vae.parameters()]
-    trained = single.train(vae, CONFIG)
+    trained = train_single(vae, CONFIG)
     assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), before, strict=True)), "the argument was trained"
 
     optimiser = torch.optim.AdamW(vae.parameters(), weight_decay=CONFIG.weight_decay)
@@ -32,6 +33,6 @@ def test_a_lone_vae_trains_like_a_loop_with_torchs_adamw():
 
 def test_the_same_seed_gives_the_same_bits():
     torch.manual_seed(0)
-    vae = load(VAE(DecoderA()), single.SingleStep(VAE(DecoderA()), 0.0).initial()[0])
-    first, second = (single.train(vae, CONFIG).state_dict() for _ in range(2))
+    vae = load(VAE(DecoderA()), SingleStep(VAE(DecoderA()), 0.0).initial()[0])
+    first, second = (train_single(vae, CONFIG).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
+from shared import is_one_sentence
 
-from tvae_lib.config import FIELDS, PRESETS, Config, ParameterError, from_namespace, identity, make_config
-from tvae_lib.runs import execute
+from tvae_lib.training.config import FIELDS, PRESETS, Config, ParameterError, from_namespace, identity, make_config
 
 BAD = [
     ("preset", "v6"),
@@ -47,10 +47,6 @@ BAD = [
     ("pathways", "C"),
     ("alignment", 1),
 ]
-
-
-def is_one_sentence(text: str) -> bool:
-    return "\n" not in text and text.endswith(".") and ". " not in text
 
 
 @pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{n}={v!r}" for n, v in BAD])
@@ -118,41 +114,3 @@ def test_namespace_finds_a_misspelt_parameter_and_ignores_the_rest(monkeypatch):
     assert from_namespace(names).seed == 3
     with pytest.raises(ParameterError, match=r"^sede is 3"):
         from_namespace(names | {"sede": 3})
-
-
-class TestRunDirectory:
-    def refused(self, **parameters):
-        with pytest.raises(ParameterError) as refusal:
-            execute(make_config(device="cpu", epochs=1, **parameters))
-        assert is_one_sentence(str(refusal.value))
-        assert str(refusal.value).startswith("run_dir is ")
-        return str(refusal.value)
-
-    def test_a_file(self, tmp_path):
-        (tmp_path / "run").write_text("mine")
-        assert "which is a file" in self.refused(run_dir=str(tmp_path / "run"))
-        assert (tmp_path / "run").read_text() == "mine"
-
-    def test_below_a_file(self, tmp_path):
-        (tmp_path / "run").write_text("mine")
-        self.refused(run_dir=str(tmp_path / "run" / "deeper"))
-
-    def test_not_writable(self, tmp_path, monkeypatch):
-        def full(*_):
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr("tvae_lib.runs.write_atomic", full)
-        assert "Permission denied" in self.refused(run_dir=str(tmp_path / "run"))
-
-    def test_other_files(self, tmp_path):
-        (tmp_path / "thesis.tex").write_text("mine")
-        assert "which holds other files" in self.refused(run_dir=str(tmp_path))
-        assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-
-    def test_unreadable_config(self, tmp_path):
-        (tmp_path / "config.json").write_text("{")
-        assert "cannot be read" in self.refused(run_dir=str(tmp_path))
-
-    def test_not_empty_without_resume(self, tmp_path):
-        (tmp_path / "config.json").write_text("{}")
-        assert "resume" in self.refused(run_dir=str(tmp_path), resume=False)

@@ -1,17 +1,20 @@
-"""Weak signals and equilibria of two coupled pathways, and the other couplings that chapter 4 trains."""
+"""Weak signals and equilibria of two coupled pathways."""
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 
-from tvae_lib import coupling, rivals
-from tvae_lib.dual import DualVAE
-from tvae_lib.frontier import distortion_and_rate, minimise, optimal_code
-from tvae_lib.vae import Posterior
+from tvae_lib.system.vae import Posterior
+from tvae_lib.theory import coupling
+from tvae_lib.theory.product_codes import distortion_and_rate, minimise, optimal_code
 
 inside = st.floats(0.05, 0.95)
+
+
 temperature = st.floats(0.1, 2)
+
+
 weight = st.floats(0.1, 3)
 
 
@@ -91,45 +94,3 @@ def test_stop_gradient_codes_less_than_shared_gradients_and_nothing_beyond_the_b
     together, _ = coupling.equilibrium(*case, shared=True)
     assert alone.rate < 1e-6
     assert together.read > optimal_code(0.8).rate
-
-
-@pytest.fixture
-def codes(rng):
-    posteriors = [
-        Posterior(torch.randn(8, 4, generator=rng).requires_grad_(), torch.randn(8, 4, generator=rng)) for _ in "AB"
-    ]
-    z = [torch.randn(8, 4, generator=rng).requires_grad_() for _ in "AB"]
-    return (*posteriors, *z)
-
-
-def test_shared_gradients_read_the_same_and_let_gradients_through(codes):
-    stopped, shared = DualVAE(4).couple(*codes, 0.3), rivals.SharedGradients(4).couple(*codes, 0.3)
-    for a, b in zip(stopped, shared, strict=True):
-        assert torch.equal(a, b)
-    z_A, z_B = codes[2:]
-    assert torch.autograd.grad(stopped[0].sum(), z_B, allow_unused=True)[0] is None
-    torch.testing.assert_close(torch.autograd.grad(shared[0].sum(), z_B)[0], torch.full_like(z_B, 0.3))
-    torch.testing.assert_close(torch.autograd.grad(shared[1].sum(), z_A)[0], torch.full_like(z_A, 0.3))
-
-
-def test_other_couplings_inject_what_they_say(codes):
-    posterior_A, posterior_B, z_A, z_B = codes
-    read_A, read_B = rivals.PartnersMean(4).couple(*codes, 0.3)
-    torch.testing.assert_close(read_A, 0.7 * z_A + 0.3 * posterior_B.mean)
-    torch.testing.assert_close(read_B, 0.7 * z_B + 0.3 * posterior_A.mean)
-    assert torch.autograd.grad(read_A.sum(), posterior_B.mean, allow_unused=True)[0] is None
-    read_A, read_B = rivals.ForeignCode(4).couple(*codes, 0.3)
-    torch.testing.assert_close(read_A, 0.7 * z_A + 0.3 * torch.cat([z_B[-1:], z_B[:-1]]))
-    torch.testing.assert_close(read_B, 0.7 * z_B + 0.3 * torch.cat([z_A[-1:], z_A[:-1]]))
-
-
-def test_readings_replace_what_they_say(codes):
-    model, noise = DualVAE(4), {"A": torch.zeros(8, 4), "B": torch.zeros(8, 4)}
-    posteriors = {"A": codes[0], "B": codes[1]}
-    a, b = codes[0].mean, codes[1].mean
-    read = rivals.readings(model, posteriors, noise, 0.3, {"A": 1.0, "B": 1.0})
-    torch.testing.assert_close(read["trained"][0], 0.7 * a + 0.3 * b)
-    torch.testing.assert_close(read["foreign"][0], 0.7 * a + 0.3 * b.roll(4, 0))
-    torch.testing.assert_close(read["others"][1], 0.7 * b.roll(4, 0) + 0.3 * a)
-    torch.testing.assert_close(read["silent"][1], 0.7 * b)
-    torch.testing.assert_close(read["alone"][0], a)

@@ -1,0 +1,164 @@
+"""How tables are made: part by part, row by row, continued, and left alone where they are whole."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from studies.study import Study, make_part, merge, slug, train_cases, train_together
+from tvae_lib.training.config import ParameterError, make_config
+from tvae_lib.training.state import initial_state
+from tvae_lib.training.trainer import Trainer
+
+NAMES = {"first": ("a", "b"), "second": ("c",)}
+SHORT = {"device": "cpu", "holdout": 0.9, "total_epochs": 4, "batch_size": 256}
+VARIED = [
+    {"seed": 1},
+    {"seed": 2, "cross_injection": False, "statenet": "off"},
+    {"seed": 2, "alpha_rep": 0.5, "sigma_rep": 4.0, "statenet": "hypergradient", "lr": 0.005},
+]
+
+
+@pytest.fixture
+def asked_for() -> list[str]:
+    """The cases that `toy` was asked to make."""
+    return []
+
+
+@pytest.fixture
+def toy(asked_for) -> Study:
+    """Three cases in two parts, two rows each, without a training."""
+
+    def make(cases, device):
+        for case in cases:
+            asked_for.append(case["name"])
+            yield [case | {"epoch": epoch, "value": epoch / 2} for epoch in (1, 2)]
+
+    parts = {part: [{"name": name} for name in names] for part, names in NAMES.items()}
+    return Study("toy", ("name", "epoch"), parts, make, lambda case: ({"epoch": 1}, {"epoch": 2}))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Where tables are, and where parts."""
+    (tmp_path / "tables").mkdir()
+    return tmp_path / "tables", tmp_path / "parts"
+
+
+def rows(path) -> list[tuple]:
+    return list(pd.read_csv(path)[["name", "epoch"]].itertuples(index=False, name=None))
+
+
+def test_parts_are_made_and_merged_and_then_nothing_is_lacking(toy, folders, asked_for):
+    tables, parts = folders
+    assert toy.lacking(tables) == ["first", "second"]
+    make_part(toy, "second", *folders)
+    assert toy.lacking(tables) == ["first", "second"]
+    merge(toy, *folders)
+    assert toy.lacking(tables) == ["first"]
+    make_part(toy, "first", *folders)
+    merge(toy, *folders)
+    assert toy.lacking(tables) == []
+    assert asked_for == ["c", "a", "b"]
+    assert rows(tables / "toy.csv") == [(name, epoch) for name in "abc" for epoch in (1, 2)]
+    assert not list((parts / "toy").glob("*.csv"))
+    made = json.loads((tables / "made.json").read_text())["toy"]
+    assert [set(session) for session in made] == [{"device", "python", "torch", "seconds"}] * 2
+
+
+def test_a_killed_part_goes_on_where_it_was(toy, folders, asked_for):
+    def killed(cases, device):
+        yield next(toy.make(cases, device))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_part(dataclasses.replace(toy, make=killed), "first", *folders)
+    merge(toy, *folders)
+    assert not (folders[0] / "toy.csv").exists(), "a part that is not whole was merged"
+    make_part(toy, "first", *folders)
+    merge(toy, *folders)
+    assert asked_for == ["a", "b"]
+    assert rows(folders[0] / "toy.csv") == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+
+
+def test_a_row_that_was_cut_short_is_made_again_and_the_others_are_kept(toy, folders, asked_for):
+    path = folders[0] / "toy.csv"
+    path.write_text("name,epoch,value\na,1,0.5\na,2,1.0\nz,7,9.0\nb,1,0.5\nb,2,\n")
+    assert toy.lacking(folders[0]) == ["first", "second"]
+    make_part(toy, "first", *folders)
+    merge(toy, *folders)
+    assert asked_for == ["b"]
+    assert path.read_text() == "name,epoch,value\na,1,0.5\na,2,1\nb,1,0.5\nb,2,1\nz,7,9\n"
+    assert toy.lacking(folders[0]) == ["second"]
+
+
+def test_a_part_that_the_table_has_asks_for_nothing(toy, folders, asked_for):
+    for _ in range(2):
+        make_part(toy, "first", *folders)
+        merge(toy, *folders)
+    assert asked_for == ["a", "b"]
+    assert rows(folders[0] / "toy.csv") == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+
+
+def test_what_made_other_tables_is_kept(toy, folders):
+    (folders[0] / "made.json").write_text('{"other": [1]}')
+    make_part(toy, "first", *folders)
+    merge(toy, *folders)
+    made = json.loads((folders[0] / "made.json").read_text())
+    assert made["other"] == [1]
+    assert len(made["toy"]) == 1
+
+
+def test_a_slug_is_a_file_name_that_tells_cases_apart():
+    assert slug({"variant": "λ₁, λ₂ .5, λ₃ .75", "seed": 0}) == "λ₁-λ₂-.5-λ₃-.75-seed0"
+    assert slug({"rho": 0.5, "kind": "partner's mean"}) == "rho0.5-partner-s-mean"
+
+
+def assert_same_to_rounding(state, other, config):
+    """Parameters differ by little against how far they have moved.
+
+    AdamW divides a gradient by its own size: one that is nothing but rounding moves its parameter as far as any.
+    """
+    moved = other["theta"] - initial_state(config, torch.device("cpu"))["theta"]
+    assert (state["theta"] - other["theta"]).norm() < 0.02 * moved.norm()
+
+
+def test_states_come_at_every_stop_and_in_order_whatever_the_groups():
+    configs = [make_config(**(SHORT | varied)) for varied in VARIED]
+    found = list(train_together(configs, "cpu", (1, 2)))
+    assert [(place, int(state["epoch"])) for place, state in found] == [(0, 1), (1, 1), (0, 2), (1, 2), (2, 1), (2, 2)]
+    for place, state in found:
+        trainer = Trainer(configs[place], "cpu")
+        alone = initial_state(configs[place], trainer.device)
+        for _ in range(int(state["epoch"])):
+            alone = trainer.epoch(alone)
+        assert_same_to_rounding(state, alone, configs[place])
+
+
+def test_training_goes_on_from_states():
+    configs = [make_config(**(SHORT | varied)) for varied in VARIED[:2]]
+    *first, last_0, last_1 = [state for _, state in train_together(configs, "cpu", (1, 2))]
+    for (place, state), whole in zip(train_together(configs, "cpu", (2,), start=first), (last_0, last_1), strict=True):
+        assert int(state["epoch"]) == 2
+        assert_same_to_rounding(state, whole, configs[place])
+
+
+def test_training_together_refuses_configurations_and_stops_with_one_sentence():
+    configs = [make_config(**(SHORT | varied)) for varied in VARIED[:2]]
+    with pytest.raises(ParameterError, match="replica 2"):
+        next(train_together([*configs, make_config(**(SHORT | {"batch_size": 64}))], "cpu", (1,)))
+    for stop in (0, 5):
+        with pytest.raises(ParameterError, match=f"^epochs is {stop}; it must be a whole number from 1 to 4"):
+            next(train_together(configs, "cpu", (stop,)))
+    assert list(train_together([], "cpu", (1,))) == []
+
+
+def test_rows_of_a_case_come_together_with_its_keys_after_the_last_stop():
+    cases = [{"seed": seed} for seed in range(3)]
+    configure = lambda case: make_config(**SHORT, seed=case["seed"])  # noqa: E731
+    measure = lambda case, config, state: [{"epoch": int(state["epoch"]), "of": config.seed}]  # noqa: E731
+    found = list(train_cases(cases, "cpu", configure, (1, 2), measure))
+    assert found == [[{"seed": s, "epoch": epoch, "of": s} for epoch in (1, 2)] for s in range(3)]
+    assert list(train_cases([], "cpu", configure, (1, 2), measure)) == []
