@@ -5,8 +5,7 @@ usage: python benchmarks/bench.py [--rounds N] [--device cpu|cuda] [--output FIL
 Times are medians over rounds in which the candidates take turns, so that a machine that slows down slows them all. An
 epoch of ours is an epoch of a full run: 39 recorded steps at batch 512, and a tenth of an evaluation (which comes every
 ten epochs). Recording, and compiling the ensemble's step, are spread over the 400 epochs of a run. The floor is the
-time that the matrix products would take at the rate measured in the same rounds.
-"""
+time that the matrix products would take at the rate measured in the same rounds."""
 
 import argparse
 import json
@@ -80,8 +79,7 @@ def floor_flop(trainer: Trainer) -> dict[str, float]:
     """FLOP of the matrix products of a full run: training forwards and backwards, evaluations, final evaluation.
 
     Backwards costs two products a layer, one for an encoder's first layer, whose input needs no gradient. The repulsion
-    makes two products of the whole batch with itself.
-    """
+    makes two products of the whole batch with itself."""
     config, model = trainer.config, trainer.step.model
     sample = sum(3 * sum(products(m)) for m in (model.A, model.B)) - 2 * products(model.A.encoder)[0]
     sample += 2 * 2 * config.batch_size * config.latent

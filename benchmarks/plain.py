@@ -2,8 +2,7 @@
 
 A DataLoader, modules and torch.optim, every loss term straight from its formula, `.item()` for the log in each step,
 gradient norms parameter by parameter, StateNet updated in each epoch, coverage through a Python set of tuples. The
-equations are the library's; tests hold the library to a transcription like this one.
-"""
+equations are the library's; tests hold the library to a transcription like this one."""
 
 import math
 

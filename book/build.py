@@ -1,7 +1,6 @@
 """Stage the book in _build/src, with MathJax and perhaps another full-run notebook, and build it strictly.
 
-usage: python book/build.py [--full-run NOTEBOOK] [--output FOLDER]
-"""
+usage: python book/build.py [--full-run NOTEBOOK] [--output FOLDER]"""
 
 import argparse
 import shutil

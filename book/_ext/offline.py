@@ -1,7 +1,6 @@
 """Sphinx extension: leave out the scripts of live code cells, which this book does not use.
 
-They are declared twice on each page, which is an error in the browser, and they point to another host.
-"""
+They are declared twice on each page, which is an error in the browser, and they point to another host."""
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
