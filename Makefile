@@ -45,7 +45,7 @@ lint: $(READY) ## ruff over code and notebooks, order of imports, types, noteboo
 	$(NORMALISE) --verify $(NOTEBOOKS)
 
 test: lint ## lint, then unit, property, fault and notebook tests; the last line gives the counts
-	$(BIN)/python -m pytest -q --nbval
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval -n logical --dist loadfile
 
 refresh: $(READY) ## execute every notebook again, normalise it, write the generated pages
 	for notebook in $(NOTEBOOKS); do \
