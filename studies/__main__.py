@@ -1,9 +1,9 @@
 """One step of the studies: what the rules of studies/Snakefile call.
 
-python -m studies part TABLE PART             train and measure what the table lacks of a part python -m studies merge
-TABLE                 add the parts that are whole to the table python -m studies together SETTING SEED...    train
-whole runs as one ensemble, one directory each python -m studies summary SETTING SEED        what is kept of a finished
-run: a .json and a .csv"""
+python -m studies part TABLE PART             train and measure what the table lacks of a part
+python -m studies merge TABLE                 add the parts that are whole to the table
+python -m studies together SETTING SEED...    train whole runs as one ensemble, one directory each
+python -m studies summary SETTING SEED        what is kept of a finished run: a .json and a .csv"""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Chapter 1: the space of ternary operations, small enough to enumerate.
+"""The space of ternary operations, small enough to enumerate.
 
 A ternary operation is a function f: Sigma^2 -> Sigma with Sigma = {-1, 0, +1}. Its truth table, read row by row, is a
 point x of Sigma^9, and there are M = 3^9 = 19,683 of them."""
