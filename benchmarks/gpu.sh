@@ -21,7 +21,7 @@ trap 'rm -rf "$work"' EXIT
 if not torch.cuda.is_available(): sys.exit("gpu.sh: torch sees no CUDA device here; this script is for a machine with one")
 print(torch.cuda.get_device_name(), "torch", torch.__version__)'
 
-"$PYTHON" -m pytest -q -p no:cacheprovider tests/test_device.py tests/training/test_ensemble.py 2>&1 | tee "$OUT/tests.log" \
+"$PYTHON" -m pytest -q -W default -p no:cacheprovider tests/test_device.py tests/training/test_ensemble.py 2>&1 | tee "$OUT/tests.log" \
   && failed=0 || failed=1
 "$PYTHON" -m papermill notebooks/08_full_run.ipynb "$OUT/08_full_run.ipynb" --cwd notebooks --no-progress-bar \
   --log-output -p device cuda -p run_dir "$work/run"
