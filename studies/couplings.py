@@ -1,5 +1,7 @@
 """Pairs under other couplings, on both sides of the boundary of collapse, and what the game predicts: chapter 4."""
 
+from dataclasses import replace
+
 import pandas as pd
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from studies.pairs import renamed
 from studies.rates import uncoupled
 from studies.study import Case, Study, slug, train_cases
 from tvae_lib.measures.codes import information
-from tvae_lib.measures.pair import Effort, Pair, measured, measured_alone
+from tvae_lib.measures.pair import OF_ONE, Effort, Pair, measured
 from tvae_lib.operations import all_operations, one_hot
 from tvae_lib.system import schedules
 from tvae_lib.system.dual import DualVAE, cross_inject, injected
@@ -120,16 +122,21 @@ def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **
     )
 
 
+def at_rest(model: DualVAE, config: Config, name: str) -> Pair:
+    """The pair at constant rho and tau, with the streams of `name`."""
+    settings = {"rho": config.rho, "tau_A": config.tau, "tau_B": config.tau}
+    return Pair(model, settings, (config.seed, 0, name), Effort(1))
+
+
 def carried(model: DualVAE, config: Config) -> dict[str, float]:
     """What the injected codes say about x, and the rates of the own ones, in nats, at constant rho and tau."""
-    settings = {"rho": config.rho, "tau_A": config.tau, "tau_B": config.tau}
-    pair = Pair(model, settings, (config.seed, 0, "signal"), Effort(1))
+    pair = at_rest(model, config, "signal")
     row: dict[str, float] = {}
     for p, one in pair.each.items():
         read = injected(one.posterior, one.partner.posterior, config.rho, config.tau, config.tau)
         found = information(read, one.effort.information, one.generator)
         row |= dict(zip((f"information_{p}", f"information_error_{p}"), found, strict=True))
-        row[f"kl_{p}"] = measured_alone(one, ("charged",))["charged"]
+        row[f"kl_{p}"] = OF_ONE["charged"](one)
     return row
 
 
@@ -169,9 +176,7 @@ def commons(couplings=COMMONS, rhos=COMMONS_RHO, epochs=COMMONS_EPOCHS, seeds=2,
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         model = trained(state, config, couplings[case["coupling"]])
-        settings = {"rho": config.rho, "tau_A": config.tau, "tau_B": config.tau}
-        pair = Pair(model, settings, (config.seed, 0, "own"), Effort(1))
-        own = measured(pair, ("information", "information_error"))
+        own = measured(at_rest(model, config, "own"), ("information", "information_error"))
         return [carried(model, config) | renamed(own, {"information": "own", "information_error": "own_error"})]
 
     def make(cases: list[Case], device: str):
@@ -188,15 +193,12 @@ def swing(seeds=2, **parameters) -> Study:
     config = make_config(alignment=False, device="cpu", **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
-        history = pd.DataFrame(state["history"].tolist(), columns=list(HISTORY))[1::2]
+        history = pd.DataFrame(state["history"].tolist(), columns=HISTORY)[1::2]
         rows = history[["epoch", "rho", "tau_A", "kl_A", "kl_B"]].to_dict("records")
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
     def make(cases: list[Case], device: str):
-        def configure(case: Case) -> Config:
-            return make_config(alignment=False, seed=case["seed"], device="cpu", **parameters)
-
-        return train_cases(cases, device, configure, (config.total_epochs,), measure)
+        return train_cases(cases, device, lambda case: replace(config, **case), (config.total_epochs,), measure)
 
     epochs = [{"epoch": epoch} for epoch in range(2, config.total_epochs + 1, 2)]
     parts = {f"seed{seed}": [{"seed": seed}] for seed in range(seeds)}

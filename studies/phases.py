@@ -106,7 +106,6 @@ def turnover(pair: Pair, held: Held, origin: int) -> dict[str, float]:
 
 def phases(seeds=range(10), fewer=FEWER, stops=STOPS, branch_at=PHASE_4, effort=EFFORT, **parameters) -> Study:
     """The preset `document` under its own schedules and others, both decoders judged as they train: phases.csv."""
-
     prescriptions = SCHEDULES | {"released": partial(released, at=branch_at)}
 
     def follow(schedule: str, seed: int, device: str, stops: Sequence[int], held: Held, start: Sequence[State] = ()):

@@ -4,7 +4,6 @@ A table is made in parts, a job each. A part keeps the rows of a case as soon as
 own, so that a killed job goes on where it was; whole parts are then added to the table in results/experiments."""
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -67,8 +66,8 @@ def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = 
     """Make what the table in `folder` lacks of a part: `parts`/<table>/<part>.csv, whole, and .json, what made it."""
     path = parts / study.table / f"{part}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun, started = Table(path.with_suffix(".begun.csv"), study.keys), time.monotonic()
-    for rows in study.make(study.missing(part, study.in_table(folder), Table(path, study.keys), begun), device):
+    begun, whole, started = Table(path.with_suffix(".begun.csv"), study.keys), Table(path, study.keys), time.monotonic()
+    for rows in study.make(study.missing(part, study.in_table(folder), whole, begun), device):
         begun.add(rows)
     if not begun.rows:
         return
@@ -79,7 +78,8 @@ def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = 
         "seconds": round(time.monotonic() - started),
     }
     write_json(path.with_suffix(".json"), session)
-    os.replace(begun.path, path)
+    whole.add(begun.rows)
+    begun.path.unlink()
 
 
 def merge(study: Study, folder: Path, parts: Path) -> None:
@@ -152,12 +152,11 @@ def train_cases(
     stops: Sequence[int],
     measure: Callable[[Case, Config, State], list[dict]],
     pair: type[DualVAE] = DualVAE,
-    prescribe=prescribe,
 ) -> Iterator[list[dict]]:
     """Train the configuration of every case and measure it at the stops; yields all rows of a case, keys included."""
     configs = [configure(case) for case in cases]
     rows: dict[int, list[dict]] = {}
-    for place, state in train_together(configs, device, stops, pair, prescribe):
+    for place, state in train_together(configs, device, stops, pair):
         found = measure(cases[place], configs[place], on_cpu(state))
         rows.setdefault(place, []).extend(cases[place] | row for row in found)
         if int(state["epoch"]) == max(stops):

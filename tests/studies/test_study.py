@@ -162,3 +162,16 @@ def test_rows_of_a_case_come_together_with_its_keys_after_the_last_stop():
     found = list(train_cases(cases, "cpu", configure, (1, 2), measure))
     assert found == [[{"seed": s, "epoch": epoch, "of": s} for epoch in (1, 2)] for s in range(3)]
     assert list(train_cases([], "cpu", configure, (1, 2), measure)) == []
+
+
+def test_a_whole_part_that_was_not_merged_keeps_its_rows_when_more_are_asked_for(tmp_path):
+    def study(*seeds):
+        cases = [{"seed": seed} for seed in seeds]
+        return Study(
+            "toy", ("seed",), {"only": cases}, lambda asked, device: ([c | {"made": len(asked)}] for c in asked)
+        )
+
+    make_part(study(0), "only", tmp_path, tmp_path)
+    make_part(study(0, 1, 2), "only", tmp_path, tmp_path)
+    assert (tmp_path / "toy" / "only.csv").read_text() == "seed,made\n0,1\n1,2\n2,2\n"
+    assert not (tmp_path / "toy" / "only.begun.csv").exists()
