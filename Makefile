@@ -23,6 +23,8 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@echo "Compiling the training step for this machine with Numba, once; about half a minute ..."
+	$(BIN)/python -c "from tvae_lib.fused.twins import compile_all; compile_all()"
 	@touch $@
 
 run: $(READY) ## train the 400 epochs on this machine (or show them again) and build the book
@@ -79,10 +81,15 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 mutants: $(READY) ## make each mistake of tests/mutations.yml in a copy, and see that it is noticed
 	$(BIN)/python tests/mutate.py
 
-bench: $(READY) ## speed against a plain loop, Pyro and the matrix products alone, in about three minutes
-	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
+bench: $(READY) _build/jax/.ready ## speed against a plain loop, Pyro, JAX and the matrix products alone, in about five minutes
+	PYTHONPATH=. $(BIN)/python benchmarks/bench.py --jax _build/jax/bin/python
 	$(BIN)/papermill notebooks/performance.ipynb notebooks/performance.ipynb --cwd notebooks --no-progress-bar
 	$(NORMALISE) notebooks/performance.ipynb
+
+_build/jax/.ready: # a peer of the benchmark, in an environment of its own
+	$(PYTHON) -m venv _build/jax
+	_build/jax/bin/python -m pip install --quiet --disable-pip-version-check jax
+	@touch $@
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu
 	bash benchmarks/gpu.sh

@@ -10,6 +10,7 @@ from studies.single import SingleStep
 from tvae_lib.operations import all_operations, one_hot
 from tvae_lib.system.vae import LATENT, VAE, DecoderB
 from tvae_lib.training import recording
+from tvae_lib.training.config import make_config
 
 LR, WEIGHT_DECAY = 1e-3, 1e-4
 
@@ -64,7 +65,7 @@ class WithLibrary:
         noise, total = torch.randn(len(trits), size, LATENT), 0.0
         for x, y, epsilon in zip(trits, indicators, noise, strict=True):
             arguments = (self.state, (x, y), epsilon, *self.controls)
-            self.take = self.take or recording.record(self.step, arguments)
+            self.take = self.take or recording.recorded(self.step, arguments, make_config().team)[0]
             self.state, loss = self.take(*arguments)
             total = total + loss
         return total.item() / len(trits)

@@ -1,53 +1,63 @@
 """One VAE alone, trained on D + beta R: what a pair is compared with, and the chapters' small experiments."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from tvae_lib.system.losses import cross_entropy
-from tvae_lib.system.vae import VAE, kl_to_prior
+from tvae_lib.system.vae import VAE, mean_kl
 from tvae_lib.training import recording
 from tvae_lib.training.config import Config
-from tvae_lib.training.state import flatten, load, prescribe, unflatten
-from tvae_lib.training.trainer import Trainer, adamw_update
+from tvae_lib.training.state import call, flatten, load, prescribe
+from tvae_lib.training.threads import alone
+from tvae_lib.training.trainer import RECORD_FROM, Trainer, descend
 
 
 class SingleStep:
     """The training step of a lone VAE: `step(state, batch, noise, beta, tau, lr) -> (state, loss)`, tensors alone.
 
-    The state is (parameters, two moments, count of steps); `initial` makes it. Source: ours."""
+    The state is (parameters, two moments, count of steps, last update); `initial` makes it. Source: ours."""
 
     def __init__(self, vae: VAE, weight_decay: float):
         self.vae, self.weight_decay = vae, weight_decay
 
     def initial(self) -> tuple[Tensor, ...]:
         theta = flatten(self.vae)
-        return theta, torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros((), dtype=torch.float64)
+        moment_1, moment_2, update = (torch.zeros_like(theta) for _ in range(3))
+        return theta, moment_1, moment_2, torch.zeros((), dtype=torch.float64), update
 
     def loss(self, theta: Tensor, batch, noise: Tensor, beta, tau) -> Tensor:
         """D + beta R of a batch, in nats: trits (N, 9), indicators (N, 9, 3), noise (N, d) -> scalar."""
         trits, indicators = batch
-        posterior, logits = functional_call(self.vae, unflatten(theta, self.vae), (trits, noise, tau))
-        return cross_entropy(logits, indicators) + beta * kl_to_prior(posterior).mean()
+        posterior, logits = call(self.vae, theta, trits, noise, tau)
+        return cross_entropy(logits, indicators) + beta * mean_kl(posterior)
 
     def __call__(self, state, batch, noise: Tensor, beta: Tensor, tau: Tensor, lr: Tensor):
         theta = state[0].detach().requires_grad_()
         loss = self.loss(theta, batch, noise, beta, tau)
         (gradient,) = torch.autograd.grad(loss, theta)
-        theta, count = theta.detach(), state[3] + 1
-        update, *moments = adamw_update(theta, gradient, state[1], state[2], count, self.weight_decay)
-        return (theta - lr * update, *moments, count), loss.detach()
+        theta, *moments, count, before = state
+        sizes = [len(theta)]
+        theta, update, *moments, _, _ = descend(
+            *(theta, gradient, before, *moments, count + 1, lr.view(1), sizes, self.weight_decay)
+        )
+        return (theta, *moments, count + 1, update), loss.detach()
 
 
 def train_single(vae: VAE, config: Config) -> VAE:
     """A trained copy of the VAE: data order, noise, beta, tau and lr as the configuration has them for pathway A."""
     trainer = Trainer(config, "cpu")
     step = SingleStep(vae, config.weight_decay)
-    state, take = step.initial(), None
+    state, take = step.initial(), cast(Callable, step)
     for epoch in range(config.total_epochs):
         controls = prescribe(config, epoch)
         scalars = torch.tensor([controls.beta_A, controls.tau_A, config.lr * controls.lr_factor]).unbind()
-        for batch, noise in trainer.batches(epoch):
-            take = take or recording.record(step, (state, batch, noise[0], *scalars))
-            state, _ = take(state, batch, noise[0], *scalars)
+        with alone():
+            for batch, noise in trainer.batches(epoch):
+                example: tuple[Any, ...] = (state, batch, noise[0], *scalars)
+                if take is step and config.total_epochs >= RECORD_FROM:
+                    take, _ = recording.recorded(step, example, trainer.threads)
+                state, _ = take(*example)
     return load(vae, state[0].clone())

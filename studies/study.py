@@ -6,8 +6,6 @@ own, so that a killed job goes on where it was; whole parts are then added to th
 import json
 import platform
 import re
-import shutil
-import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,8 @@ from tvae_lib.system.dual import DualVAE
 from tvae_lib.training.config import Config, ParameterError
 from tvae_lib.training.ensemble import Ensemble, check_replicas
 from tvae_lib.training.state import Prescription, State, initial_state, prescribe
+from tvae_lib.training.trainer import RECORD_FROM, Trainer
 
-CPU_REPLICAS = 2  # in an ensemble on a CPU; 3 took longer a replica, 4 no less
 Case = dict  # the values of a row's keys that are known before anything is trained
 
 
@@ -95,12 +93,6 @@ def merge(study: Study, folder: Path, parts: Path) -> None:
             path.unlink()
 
 
-def can_compile() -> bool:
-    """Whether a C++ compiler and Python's headers are here, which TorchInductor needs for a CPU."""
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    return headers.exists() and any(shutil.which(name) for name in ("g++", "c++", "clang++"))
-
-
 def train_together(
     configs: Sequence[Config],
     device: torch.device | str,
@@ -111,7 +103,7 @@ def train_together(
 ) -> Iterator[tuple[int, State]]:
     """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
 
-    On a GPU all of them are one ensemble; on a CPU they go through in small ones, which share one recorded step. `pair`
+    On a GPU all of them are one ensemble; on a CPU they come one after the other and share a recorded step. `pair`
     is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe` says what each epoch
     prescribes; `start` holds the states, all at one epoch, from which to go on. Raises ParameterError where the
     configurations differ in more than seed and controls, or a stop is out of range."""
@@ -121,23 +113,22 @@ def train_together(
     if not first < min(stops) <= max(stops) <= total:
         listed = ", ".join(map(str, stops))
         raise ParameterError(f"epochs is {listed}; it must be a whole number from {first + 1} to {total}.")
-    device = torch.device(device)
-    size = CPU_REPLICAS if device.type == "cpu" else max(1, len(configs))
-    groups = [range(i, min(i + size, len(configs))) for i in range(0, len(configs), size)]
-    recorded = {}
-    for group in groups:
-        ensemble = Ensemble([configs[i] for i in group], device, pair, prescribe)
-        state = ensemble.stack([start[i] if start else initial_state(configs[i], device) for i in group])
-        kind = (len(group), ensemble.step.used, ensemble.step.resting)
-        ensemble.compiles = device.type == "cpu" and can_compile()
-        if kind not in recorded:
-            ensemble.hasten(state, (max(stops) - first) * len(groups))
-            recorded[kind] = ensemble.take
-        ensemble.take = recorded[kind]
+    device, recorded = torch.device(device), {}
+    groups = [range(len(configs))] if device.type == "cuda" else [range(i, i + 1) for i in range(len(configs))]
+    for group in filter(len, groups):
+        given = [configs[i] for i in group]
+        alone = len(given) == 1
+        trainer = Trainer(given[0], device, prescribe, pair) if alone else Ensemble(given, device, pair, prescribe)
+        state = trainer.stack([start[i] if start else initial_state(configs[i], device) for i in group])
+        kind = (len(group), trainer.step.used)
+        if total >= RECORD_FROM and kind not in recorded:
+            trainer.hasten(state)
+            recorded[kind] = trainer.take, trainer.path
+        trainer.take, trainer.path = recorded.get(kind, (trainer.take, trainer.path))
         for epoch in range(first, max(stops)):
-            state = ensemble.epoch(state)
+            state = trainer.epoch(state)
             if epoch + 1 in stops:
-                yield from zip(group, ensemble.unstack(state), strict=True)
+                yield from zip(group, trainer.unstack(state), strict=True)
 
 
 def on_cpu(state: State) -> State:

@@ -91,7 +91,8 @@ def test_hastened_epochs_are_the_epochs_of_the_plain_step(device):
     state = plain = initial_state(trainer.config, device)
     for _ in range(2):
         plain = trainer.epoch(plain)
-    trainer.hasten(state, 400)
+    trainer.threads = []  # on a CPU without fused pieces, which round otherwise
+    trainer.hasten(state)
     for _ in range(2):
         state = trainer.epoch(state)
     exact = {"rtol": 0, "atol": 0} if device.type == "cpu" else {"rtol": 1e-3, "atol": 1e-5}

@@ -25,6 +25,11 @@ BAD = [
     ("holdout", "half"),
     ("device", "tpu"),
     ("device", "cuda:9"),
+    ("threads", 0),
+    ("threads", "2.5"),
+    ("threads", "many"),
+    ("threads", True),
+    ("final_error", -1),
     ("seed", -1),
     ("seed", 2**64),
     ("seed", 1.0),
@@ -97,7 +102,7 @@ def test_every_parameter_says_what_it_means():
 
 
 def test_identity_leaves_out_where_and_how_far():
-    assert set(FIELDS) - set(identity(Config())) == {"epochs", "device", "run_dir", "resume"}
+    assert set(FIELDS) - set(identity(Config())) == {"epochs", "device", "threads", "run_dir", "resume"}
 
 
 def test_namespace_finds_a_misspelt_parameter_and_ignores_the_rest(monkeypatch):

@@ -123,7 +123,7 @@ def test_reference_trajectory_is_the_plain_loop_s_over_five_epochs():
     totals, _ = plain_epochs(config, 5)
     trainer = Trainer(config, CPU)
     state = in_float64(trainer)
-    trainer.hasten(state, config.total_epochs)
+    trainer.hasten(state)
     assert trainer.take is not trainer.step
     for _ in range(5):
         state = trainer.epoch(state)
@@ -136,7 +136,7 @@ def scaled_trajectory(factor, epsilon):
     """VAE-A's parameters after 25 AdamW steps in single precision, its loss multiplied by a factor."""
     vae = untrained(make_config(**SMALL))[0].A
     step = SingleStep(vae, 1e-4)
-    theta, first, second, count = step.initial()
+    theta, first, second, count, _ = step.initial()
     for (trits, indicators), noise in list(Trainer(make_config(**SMALL, batch_size=64), CPU).batches(0))[:25]:
         theta = theta.detach().requires_grad_()
         loss = factor * step.loss(theta, (trits, indicators), noise[0], 0.5, 1.0)
@@ -185,7 +185,9 @@ def terms_jacobian(**parameters):
     batch, noise = next(iter(trainer.batches(0)))
     step = trainer.step
     jacobian = torch.func.jacrev(lambda theta: step.terms(theta, batch, noise, controls)[0])(state["theta"])
-    return {name: (row[: step.size_A], row[step.size_A :]) for name, row in zip(losses.TERMS, jacobian, strict=True)}
+    return {
+        name: (row[: step.sizes[0]], row[step.sizes[0] :]) for name, row in zip(losses.TERMS, jacobian, strict=True)
+    }
 
 
 def test_theorem_1_gradients_between_the_pathways_are_exactly_zero():
@@ -246,7 +248,7 @@ def test_every_mechanism_can_be_switched_off(parameters):
 @pytest.mark.parametrize("pathway", ["A", "B"])
 def test_a_pathway_that_rests_keeps_its_weights(pathway):
     trainer, state = train(1, pathways=pathway)
-    start, size = flatten(untrained(trainer.config)[0]), trainer.step.size_A
+    start, size = flatten(untrained(trainer.config)[0]), trainer.step.sizes[0]
     moved = state["theta"] != start
     resting = moved[size:] if pathway == "A" else moved[:size]
     assert not resting.any()

@@ -5,6 +5,8 @@ each of S samples z, and B (S, 81) those of the last four, A^T B / S estimates p
 
 import math
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor, nn
 
 from tvae_lib.coverage import expected_coverage, full_coverage
 from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of
+from tvae_lib.training import recording
+from tvae_lib.training.threads import Team, allowed
 
 HEAD = 5  # trits in the first factor of `joint_factors`
 NEGLIGIBLE = 1e-17
 SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
+LEAST_BLOCKS = 8  # before the error that they show is believed
 LIFT = 2.0**27  # lifts squares of what is not negligible, and their products, into the range of float32
 
 
@@ -42,6 +47,14 @@ class Marginal(NamedTuple):
         kl = -ENTROPY - self.log_p()[chosen].mean().item()
         variation = (self.second / self.p.square() - 1)[chosen].mean().item() if corrected else 0.0
         return kl - variation / (2 * self.samples)
+
+    @property
+    def bias_left(self) -> float:
+        """About what the correction of KL(U||p-hat) leaves of its bias, in nats: the next order of the logarithm.
+
+        With v = CV^2 / S, and counts that are nearly Poisson, the mean of 3 v^2 / 4 - v^2 / 3."""
+        variance = (self.second / self.p.square() - 1) / self.samples
+        return 5 / 12 * variance.square().mean().item()
 
     def expected_coverage(self, draws: int) -> float:
         """Expected fraction of operations among N independent draws; what the noise of p-hat hides is corrected for.
@@ -106,46 +119,98 @@ def chunk_size(samples: int, device: torch.device) -> int:
     return min(65_536 if device.type == "cuda" else 2048, max(64, samples // 16))
 
 
+class Chunk(NamedTuple):
+    """What a chunk of prior samples gives: sums of p(x|z), lifted sums of p(x|z)^2 or nothing, (243, 81); its draws."""
+
+    sums: Tensor
+    squares: Tensor
+    draws: Draws
+
+
+def of_chunk(decoder: nn.Module, z: Tensor, uniforms: Tensor, counted: int, square: bool) -> Chunk:
+    """The chunk of codes z (n, d), of which the first `counted` count in the sums; draws where there are uniforms."""
+    p = torch.softmax(decoder(z).movedim(0, -1), 1)  # batch last: softmax along rows of three is slow
+    draws = Draws(draw(p, uniforms), likeliest(p)) if len(uniforms) else Draws(*z.new_empty((2, 0), dtype=torch.int64))
+    head, tail = joint_factors(p[..., :counted])
+    squares = (LIFT * head).square_() @ (LIFT * tail).square_().T if square else z.new_empty((0, 0))
+    return Chunk(head @ tail.T, squares, draws)
+
+
+def chunks(decoder: nn.Module, latent: int, sizes: Iterable[tuple[int, bool, bool]], size: int, generator):
+    """The chunks of the given (counted, with draws, with squares), of `size` samples each.
+
+    On a CPU a decoder of the system's has fused passes, a stream of chunks on each thread; the random
+    numbers are the same."""
+    fused = recording.fused("decoding") if generator.device.type == "cpu" else None
+    known = fused.known(decoder) if fused else None
+    judge = partial(fused.of_chunk, known) if fused and known else partial(of_chunk, decoder)
+    team = Team([allowed() if known else 1])
+    sizes = iter(sizes)
+    while group := list(islice(sizes, 8)):
+        found: list = [None] * len(group)
+
+        def take(i, *arguments, found=found):
+            found[i] = judge(*arguments)
+
+        tasks = []
+        for i, (counted, drawn, square) in enumerate(group):
+            z = torch.randn((size, latent), generator=generator, device=generator.device)
+            uniforms = torch.rand((TRITS if drawn else 0, size), generator=generator, device=generator.device)
+            tasks.append((take, (i, z, uniforms, counted, square)))
+        team.run(tasks)
+        yield from (Chunk(sums, squares, Draws(*draws)) for sums, squares, draws in found)
+
+
 @torch.no_grad()
-def generate(decoder: nn.Module, latent: int, samples: int, draws: int, generator) -> tuple[Marginal, Draws]:
+def generate(
+    decoder: nn.Module, latent: int, samples: int, draws: int, generator, error: float = 0.0
+) -> tuple[Marginal, Draws]:
     """Send prior samples z ~ N(0, I) through a decoder alone: p(x) from `samples` of them, `draws` operations.
 
-    The draws use the first of the same z. Runs where the generator is; memory does not grow with `samples`.
+    Fewer samples do where the error of KL(U||p), and what its correction may leave, are below `error`. The draws use
+    the first of the same z. Runs where the generator is; memory does not grow with `samples`.
     Equation: eq-marginal. Source: ours."""
-    device = generator.device
+    device, size = generator.device, chunk_size(samples, generator.device)
     shape = (3**HEAD, 3 ** (TRITS - HEAD))
     first = torch.zeros(shape, dtype=torch.float64, device=device)
-    second, squared = torch.zeros_like(first), 0
-    blocks, sampled, argmax = [], [], []
+    second, squared, counted = torch.zeros_like(first), 0, 0
+    blocks: list[tuple[Tensor, int]] = []
     block, in_block = torch.zeros_like(first), 0
-    chunk = chunk_size(samples, device)
-    block_size = max(chunk, samples // 64)
-    for start in range(0, max(samples, draws), chunk):
-        z = torch.randn((chunk, latent), generator=generator, device=device)
-        p = torch.softmax(decoder(z).movedim(0, -1), 1)  # batch last: softmax along rows of three is slow
-        if start < draws:
-            uniforms = torch.rand((TRITS, chunk), generator=generator, device=device)
-            sampled.append(draw(p, uniforms))
-            argmax.append(likeliest(p))
-        if start < samples:
-            head, tail = joint_factors(p[..., : samples - start])
-            block += head @ tail.T
-            in_block += head.shape[1]
-            if start // chunk % SECOND_EVERY == 0:
-                second += (LIFT * head).square_() @ (LIFT * tail).square_().T
-                squared += head.shape[1]
-            if in_block >= block_size or start + chunk >= samples:
-                first += block
+    sampled, argmax = [], []
+    block_size = max(size, samples // 64)
+    starts = range(0, max(samples, draws), size)
+    sizes = (
+        (max(0, min(size, samples - start)), start < draws, i % SECOND_EVERY == 0) for i, start in enumerate(starts)
+    )
+    for start, chunk in zip(starts, chunks(decoder, latent, sizes, size, generator), strict=True):
+        more = max(0, min(size, samples - start))
+        sampled.append(chunk.draws.sampled)
+        argmax.append(chunk.draws.argmax)
+        if more:
+            block += chunk.sums
+            in_block += more
+            if len(chunk.squares):
+                second += chunk.squares
+                squared += more
+            if in_block >= block_size or start + size >= samples:
+                first, counted = first + block, counted + in_block
                 blocks.append(((block / in_block).float().flatten(), in_block))
                 block, in_block = torch.zeros_like(first), 0
-    marginal = first.flatten() / samples
-    # Linearised, KL(U||p-hat) is minus the mean over x of p-hat(x)/p(x); each block gives one value of it.
-    means = torch.stack([(part / marginal).mean() for part, _ in blocks])
-    sizes = torch.tensor([size for _, size in blocks], dtype=torch.float64, device=device)
-    variance = (sizes * (means - 1).square()).sum().item() / (len(blocks) - 1)
-    error = math.sqrt(variance / samples)
+                if error and start + size >= draws and len(blocks) >= LEAST_BLOCKS:
+                    marginal = _marginal(first, second, squared, counted, blocks)
+                    if max(marginal.kl_error, marginal.bias_left) <= error:
+                        break
     drawn = Draws(torch.cat(sampled)[:draws], torch.cat(argmax)[:draws])
-    return Marginal(marginal, second.flatten() / (squared * LIFT**4), samples, error), drawn
+    return _marginal(first, second, squared, counted, blocks), drawn
+
+
+def _marginal(first: Tensor, second: Tensor, squared: int, samples: int, blocks: list[tuple[Tensor, int]]) -> Marginal:
+    p = first.flatten() / samples
+    # Linearised, KL(U||p-hat) is minus the mean over x of p-hat(x)/p(x); each block gives one value of it.
+    means = torch.stack([(part / p).mean() for part, _ in blocks])
+    sizes = torch.tensor([size for _, size in blocks], dtype=torch.float64, device=p.device)
+    variance = (sizes * (means - 1).square()).sum().item() / (len(blocks) - 1)
+    return Marginal(p, second.flatten() / (squared * LIFT**4), samples, math.sqrt(variance / samples))
 
 
 def mean_and_error(values: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.losses import TERMS
 from tvae_lib.training.config import Config
 from tvae_lib.training.state import State, initial_state, load
+from tvae_lib.training.threads import alone
 from tvae_lib.training.trainer import Trainer
 
 PATHWAYS = ("A", "B")
@@ -22,12 +23,14 @@ COVERAGES = ("coverage", "coverage_argmax")
 TABLES = ("evaluations", "log_p")  # what a run keeps in its state beside what is trained
 
 
-def judge(decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...], generator) -> tuple[dict, Tensor]:
+def judge(
+    decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...], generator, error: float = 0.0
+) -> tuple[dict, Tensor]:
     """The verdict on a decoder alone, as plain numbers for JSON, and log p-hat of every operation (M,).
 
     Coverage at each N in `counts` with trits sampled and by argmax; KL(U||p) in nats, corrected, with standard error;
-    the least log p(x). A KL that is infinite (no sample reached some x) is None."""
-    marginal, drawn = generate(decoder, latent, samples, max(counts), generator)
+    the least log p(x). A KL that is infinite (no sample reached some x) is None. `error` as for `generate`."""
+    marginal, drawn = generate(decoder, latent, samples, max(counts), generator, error)
     log_p = marginal.log_p()
     finite = bool(log_p.isfinite().all())
     return {
@@ -37,17 +40,19 @@ def judge(decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...]
         "kl_uniform_plugin": marginal.kl_uniform(corrected=False) if finite else None,
         "kl_uniform_error": marginal.kl_error if finite else None,
         "min_log_p": log_p.min().item() if finite else None,
-        "samples": samples,
+        "samples": marginal.samples,
     }, log_p
 
 
-def judge_both(trainer: Trainer, model: DualVAE, samples: int, epoch: int, purpose: str) -> tuple[dict, Tensor]:
+def judge_both(
+    trainer: Trainer, model: DualVAE, samples: int, epoch: int, purpose: str, error: float = 0.0
+) -> tuple[dict, Tensor]:
     """`judge` of both decoders, each on its own stream: ({"A": ..., "B": ...}, log p-hat (2, M))."""
     config, verdicts, log_ps = trainer.config, {}, []
     for pathway in PATHWAYS:
         generator = stream(config.seed, epoch, f"{purpose} {pathway}", trainer.device)
         decoder = getattr(model, pathway).decoder
-        verdicts[pathway], log_p = judge(decoder, config.latent, samples, config.coverage_samples, generator)
+        verdicts[pathway], log_p = judge(decoder, config.latent, samples, config.coverage_samples, generator, error)
         log_ps.append(log_p)
     return verdicts, torch.stack(log_ps)
 
@@ -60,6 +65,7 @@ def evaluation_columns(config: Config) -> list[str]:
     return ["epoch"] + [f"{name}_{pathway}" for pathway in PATHWAYS for name in per_pathway]
 
 
+@alone()
 def evaluate(trainer: Trainer, state: State) -> State:
     """Evaluate the state and put the result in its tables; nothing else of the state changes."""
     epoch, config = int(state["epoch"]), trainer.config
@@ -86,11 +92,12 @@ def start(trainer: Trainer) -> State:
     }
 
 
+@alone()
 def final_metrics(trainer: Trainer, state: State) -> dict:
     """The content of metrics.json: both decoders at the end, beside the untrained ones and the uniform generator."""
     config, epoch = trainer.config, int(state["epoch"])
     model = load(trainer.step.model, state["theta"])
-    verdicts, _ = judge_both(trainer, model, config.final_samples, epoch, "final")
+    verdicts, _ = judge_both(trainer, model, config.final_samples, epoch, "final", config.final_error)
     first = dict(zip(evaluation_columns(config), state["evaluations"][0].tolist(), strict=True))
     untrained = {
         p: {kind: {str(n): first[f"{kind}_{n}_{p}"] for n in config.coverage_samples} for kind in COVERAGES}

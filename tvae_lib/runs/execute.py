@@ -21,7 +21,7 @@ from tvae_lib.system.schedules import CLOCK
 from tvae_lib.training.config import Config, ParameterError, identity
 from tvae_lib.training.ensemble import Ensemble, check_alike, check_replicas
 from tvae_lib.training.state import HISTORY, State, unflatten
-from tvae_lib.training.trainer import Trainer
+from tvae_lib.training.trainer import RECORD_FROM, Trainer
 
 SNAPSHOTS = (0, 40, 120, 150, 250)  # on the clock of the schedules
 
@@ -103,6 +103,7 @@ class Member:
         if (self.path / "checkpoint.safetensors").exists():
             saved = read_tensors(self.path / "checkpoint.safetensors")  # each in memory of its own, where it belongs
             self.state = {name: saved[name].clone().to(tensor.device) for name, tensor in self.state.items()}
+        self.steps_taken = "plain"
         self.snapshots = {round(t * self.config.total_epochs / CLOCK) for t in SNAPSHOTS}
         self.first, self.seconds = self.epoch, {"training": 0.0, "evaluation": 0.0}
         self.sessions = Run(self.path).timing["sessions"] if (self.path / "timing.json").exists() else []
@@ -158,6 +159,7 @@ class Member:
     def save_timing(self) -> None:
         session = {
             "device": device_name(self.trainer.device),
+            "step": self.steps_taken,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "from_epoch": self.first,
@@ -203,7 +205,11 @@ def train_to_end(configs: list[Config]) -> list[FloatingPointError]:
     first, epochs = everyone[0].first, everyone[0].epochs
     with timed(everyone, "training"):
         state = trainer.stack([member.trained for member in everyone])  # noqa: PD013 - no table
-        trainer.hasten(state, epochs - first)
+        # By the length of the whole run: one that goes on is to take the same steps as one that went through.
+        if configs[0].total_epochs >= RECORD_FROM:
+            trainer.hasten(state)
+        for member in everyone:
+            member.steps_taken = trainer.path
     going, errors = list(everyone), []
     title = f"{len(configs)} runs" if several else f"{configs[0].preset}, seed {configs[0].seed}"
     # A bar that moves in a terminal; elsewhere it is silent, and printed line by line for a log or a page.

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import LATENT, VAE, DecoderA, DecoderB, Posterior, reparameterise
 
 
@@ -18,6 +19,7 @@ class DualOutput(NamedTuple):
     logits_B: Tensor
 
 
+@fusible
 def cross_inject(own: Tensor, other: Tensor, rho: Tensor | float) -> Tensor:
     """The code that a decoder reads: (1 - rho) own + rho sg(other), all (N, d).
 

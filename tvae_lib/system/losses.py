@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tvae_lib.system.dual import DualOutput
-from tvae_lib.system.vae import kl_to_prior, log_likelihood
+from tvae_lib.system.fusible import fusible
+from tvae_lib.system.vae import log_likelihood, mean_kl
 
 TERMS = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")
 BALANCE_RANGE = (0.5, 2.0)
@@ -20,12 +21,14 @@ SIGMA_REP = 0.5  # width of the repulsion kernel
 ALPHAS = (0.9, 0.95)  # of the moving average of gradient norms: else, and while balanced
 
 
+@fusible
 def cross_entropy(logits: Tensor, indicators: Tensor) -> Tensor:
     """Mean over the batch of -log p(x|z), in nats: logits and one-hot (N, 9, 3) -> scalar.
     Equation: eq-cross-entropy. Source: Foundations, "Cross-Entropy"."""
     return -log_likelihood(logits, indicators).mean()
 
 
+@fusible
 def output_entropy(logits: Tensor) -> Tensor:
     """Entropy of the batch's mean output distribution, summed over the nine trits, in nats: (N, 9, 3) -> scalar.
 
@@ -35,6 +38,7 @@ def output_entropy(logits: Tensor) -> Tensor:
     return -torch.xlogy(mean, mean).sum()
 
 
+@fusible
 def repulsion(z: Tensor, sigma: Tensor | float = SIGMA_REP) -> Tensor:
     """Mean of K_ij = exp(-||z_i - z_j||^2 / 2 sigma^2) over all pairs, i = j included: (N, d) -> scalar.
 
@@ -67,6 +71,7 @@ def histogram_entropy(z: Tensor) -> Tensor:
     return -torch.xlogy(p, p / BIN_WIDTH).sum()
 
 
+@fusible
 def soft_entropy(z: Tensor) -> Tensor:
     """`histogram_entropy` with each code spread over the bins by a Gaussian one bin wide: (N, d) -> scalar.
 
@@ -108,9 +113,9 @@ def loss_terms(output: DualOutput, indicators: Tensor, sigma_rep: Tensor | float
     terms = torch.stack(
         [
             cross_entropy(output.logits_A, indicators),
-            kl_to_prior(output.posterior_A).mean(),
+            mean_kl(output.posterior_A),
             cross_entropy(output.logits_B, indicators),
-            kl_to_prior(output.posterior_B).mean(),
+            mean_kl(output.posterior_B),
             -output_entropy(output.logits_B) if used[0] else zero,
             repulsion(output.z_B, sigma_rep) if used[1] else zero,
             alignment(*entropies) if used[2] else zero,

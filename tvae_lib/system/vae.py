@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tvae_lib.operations import TRITS, VALUES
+from tvae_lib.system.fusible import fusible
 
 LATENT = 16  # d, the number of latent coordinates
 
@@ -88,6 +89,7 @@ class VAE(nn.Module):
         return posterior, self.decoder(reparameterise(posterior, noise, temperature))
 
 
+@fusible
 def reparameterise(posterior: Posterior, noise: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """z = mu + tau sigma * noise with noise ~ N(0, I): (N, d).
 
@@ -118,6 +120,12 @@ def kl_to_prior(posterior: Posterior) -> Tensor:
     Equation: eq-kl. Source: Foundations, "KL Divergence"."""
     mean, log_variance = posterior
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1)
+
+
+@fusible
+def mean_kl(posterior: Posterior) -> Tensor:
+    """R, the mean over the batch of `kl_to_prior`, in nats: scalar."""
+    return kl_to_prior(posterior).mean()
 
 
 def elbo(logits: Tensor, indicators: Tensor, posterior: Posterior) -> Tensor:

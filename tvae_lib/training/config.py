@@ -16,6 +16,7 @@ from tvae_lib.system.losses import SIGMA_REP
 from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO
 from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA_LOW, LR_RANGE, MODES
 from tvae_lib.system.vae import LATENT
+from tvae_lib.training.threads import allowed
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -68,11 +69,15 @@ class Config:
     total_epochs: int = _whole(400, 1, 100_000, "the length of the schedules, in epochs")
     seed: int = _whole(0, 0, 2**64 - 1, "seed of all random numbers, 0 ... 2^64 - 1")
     device: str = _parameter("auto", str, "auto (a GPU when there is one), cpu, cuda or cuda:N")
+    threads: str | int = _parameter("auto", str, "of the CPU: auto (as many as pay), or a number from 1 to 256")
     batch_size: int = _whole(512, 1, SIZE, "operations in a training step, 1 ... 19,683")
     holdout: float = _number(0.0, 0, 0.9, "fraction of operations kept out of training, 0 ... 0.9", system=False)
     eval_every: int = _whole(10, 1, 100_000, "epochs between evaluations (they do not change the model)")
     eval_samples: int = _whole(262_144, 1024, 2**30, "prior samples behind p(x) during training")
     final_samples: int = _whole(10_485_760, 1024, 2**34, "prior samples behind p(x) at the end")
+    final_error: float = _number(
+        5e-4, 0, 1, "at the end fewer do once KL(U||p) is known to so many nats; 0: never fewer", system=False
+    )
     coverage_samples: tuple[int, ...] = _parameter(
         (10_000, 50_000, 195_000), tuple, "numbers of draws at which coverage is reported, comma separated"
     )
@@ -110,6 +115,14 @@ class Config:
     statenet_penalty: float = _number(1.0, 0, 1e6, "weight of ||corrections||^2 in StateNet's loss")
 
     @property
+    def team(self) -> list[int]:
+        """How many threads a training on the CPU may use: all of torch's, or fewer where they pay better."""
+        most = allowed()
+        return (
+            sorted({*(2**i for i in range(most.bit_length())), most}) if self.threads == "auto" else [int(self.threads)]
+        )
+
+    @property
     def last_epoch(self) -> int:
         """How far to train."""
         return self.epochs or self.total_epochs
@@ -117,7 +130,7 @@ class Config:
 
 FIELDS = {f.name: f for f in fields(Config)}
 # A run may be continued elsewhere and further; every other parameter is part of what the run is.
-FREE = ("epochs", "device", "run_dir", "resume")
+FREE = ("epochs", "device", "threads", "run_dir", "resume")
 # These may be None: all the epochs, or the preset's value.
 OPTIONAL = ("epochs", *(name for name, f in FIELDS.items() if f.metadata["system"]))
 
@@ -132,12 +145,21 @@ def _coverage(value) -> tuple[int, ...]:
     )
 
 
+def _threads(value) -> str | int:
+    count = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 4 else value
+    if value == "auto" or (type(count) is int and 1 <= count <= 256):
+        return count
+    raise ParameterError(f"threads is {value!r}; it must be 'auto' or a whole number from 1 to 256.")
+
+
 def _checked(name: str, value, **limits):
     """`value` as the type of parameter `name`, or the sentence that says why not; `limits` narrow its range."""
     rules = {**FIELDS[name].metadata, **limits}
     kind = rules["kind"]
     if kind is tuple:
         return _coverage(value)
+    if name == "threads":
+        return _threads(value)
     if "choices" in rules:
         if type(value) is kind and value in rules["choices"]:
             return value

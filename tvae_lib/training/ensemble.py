@@ -37,8 +37,11 @@ def check_replicas(configs: Sequence[Config]) -> None:
 class EnsembleStep(Step):
     """The step of all replicas: every tensor of state, batch, noise and controls has a first axis R for them."""
 
-    def loss(self, *arguments):
-        return vmap(super().loss)(*arguments)
+    def weights(self, *arguments):
+        return vmap(super().weights)(*arguments)
+
+    def terms(self, *arguments):
+        return vmap(super().terms)(*arguments)
 
     def advance(self, *arguments):
         return vmap(super().advance)(*arguments)
@@ -57,9 +60,10 @@ class Ensemble(Trainer):
         prescribe: Prescription = prescribe,
     ):
         check_replicas(configs)
-        super().__init__(configs[0], device)
+        super().__init__(configs[0], device, prescribe, pair)
         self.members = [Trainer(config, device, prescribe) for config in configs]
         self.step = self.take = EnsembleStep(*configs, pair=pair)
+        self.threads = []  # fused pieces know no replicas
 
     def stack(self, states: list[State]) -> State:
         """The states of the replicas as one, each tensor with a first axis R; ValueError if at different epochs."""

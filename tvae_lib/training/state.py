@@ -8,10 +8,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from tvae_lib.rng import stream
 from tvae_lib.system import losses, schedules, statenet
 from tvae_lib.system.dual import DualVAE
+from tvae_lib.system.fusible import fusible
 from tvae_lib.training.config import Config
 
 State = dict[str, Tensor]
@@ -101,6 +103,12 @@ def unflatten(flat: Tensor, module: torch.nn.Module) -> dict[str, Tensor]:
     named = dict(module.named_parameters())
     parts = flat.split([p.numel() for p in named.values()])
     return {name: part.view_as(p) for (name, p), part in zip(named.items(), parts, strict=True)}
+
+
+@fusible
+def call(module: torch.nn.Module, flat: Tensor, *arguments):
+    """What the module makes of the arguments with the parameters of the vector `flat`."""
+    return functional_call(module, unflatten(flat, module), arguments)
 
 
 def load(module: Module, flat: Tensor) -> Module:

@@ -3,6 +3,7 @@
 The step is one function (state, batch, noise, controls) -> (state, record) on tensors alone: nothing in it waits for
 the device, so that it can be recorded, compiled, and taken by many replicas at once."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,14 +14,26 @@ from tvae_lib.operations import all_operations, one_hot, split
 from tvae_lib.rng import stream
 from tvae_lib.system import losses, schedules, statenet
 from tvae_lib.system.dual import DualVAE
+from tvae_lib.system.fusible import fusible
 from tvae_lib.training import recording
 from tvae_lib.training.config import Config
-from tvae_lib.training.state import HISTORY, RECORD, Controls, Prescribed, Prescription, State, prescribe, unflatten
+from tvae_lib.training.state import (
+    HISTORY,
+    RECORD,
+    Controls,
+    Prescribed,
+    Prescription,
+    State,
+    call,
+    prescribe,
+    unflatten,
+)
+from tvae_lib.training.threads import alone
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas")  # what a step reads and writes
-RECORD_FROM = 50  # epochs ahead from which recording the step pays: it takes as long as it saves in about 30
+RECORD_FROM = 20  # epochs of a run from which recording the step pays: it takes as long as it saves in about ten
 
 
 def adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay, epsilon=EPSILON):
@@ -35,6 +48,50 @@ def adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay, epsilo
     return update, moment_1, moment_2
 
 
+@fusible
+def descend(theta, gradient, before, moment_1, moment_2, step, lrs, sizes, weight_decay):
+    """A step of AdamW, pathway by pathway: new theta, update u, moments (P,), gradient norms (2,), <gradient, before>.
+
+    `lrs` and `sizes` are the learning rate and the number of parameters of each pathway; `before` is the update of the
+    step before. Equation: eq-adamw. Source: Loshchilov and Hutter (2019)."""
+    update, moment_1, moment_2 = adamw_update(theta, gradient, moment_1, moment_2, step, weight_decay)
+    moved = [lr * part for lr, part in zip(lrs, update.split(sizes), strict=True)]
+    norms = torch.stack([part.norm() for part in gradient.split(sizes)])
+    return theta - torch.cat(moved), update, moment_1, moment_2, norms, torch.dot(gradient, before)
+
+
+@fusible
+def weigh(lambdas: Tensor, norms: Tensor, controls: Prescribed) -> tuple[Tensor, Tensor]:
+    """What `Step.weights` returns."""
+    c = controls
+    balance = torch.where(c.balance > 0, losses.balance_factors(norms), 1.0)
+    active = (c.train_A, c.train_B, c.alignment)
+    return losses.term_weights(lambdas, balance, c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep, active), balance
+
+
+@fusible
+def account(weights, terms, entropies, balance, norms, along, average, step, controls) -> tuple[Tensor, Tensor]:
+    """The record of a step, in the order of `RECORD`, and the moving average of the gradient norms, (2,), after it.
+
+    `along` is <gradient, update of the step before>; `average` and `step` are those before the step."""
+    c = controls
+    loss_A = terms[0] + c.beta_A * terms[1]
+    loss_B = terms[2] + c.beta_B * terms[3] + c.alpha_ent * terms[4] + c.alpha_rep * terms[5]
+    record = {
+        "loss": torch.dot(weights, terms),
+        "loss_A": loss_A,
+        "loss_B": loss_B,
+        "slope_1": c.train_A * balance[0] * loss_A,
+        "slope_2": c.train_B * balance[1] * loss_B,
+        **dict(zip(losses.TERMS, terms, strict=True)),
+        **dict(zip(("entropy_A", "entropy_B"), entropies, strict=True)),
+        **dict(zip(("g_A", "g_B"), balance, strict=True)),
+        **dict(zip(("norm_A", "norm_B"), norms, strict=True)),
+        "hypergradient": -along,
+    }
+    return torch.stack([record[name] for name in RECORD]), losses.average_norms(average, norms, step == 0)
+
+
 class Step:
     """The training step: `step(state, batch, noise, controls) -> (state, record)`, on tensors alone.
 
@@ -45,30 +102,28 @@ class Step:
     def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
         with torch.device("meta"):
             self.model = pair(configs[0].latent)
-        self.size_A = sum(p.numel() for p in self.model.A.parameters())
+        self.sizes = [sum(p.numel() for p in pathway.parameters()) for pathway in (self.model.A, self.model.B)]
         self.weight_decay = configs[0].weight_decay
-        self.resting = any(c.pathways != "AB" for c in configs)
+        self.mixed = len(configs) > 1
         self.used = (
             any(c.alpha_ent > 0 for c in configs),
             any(c.alpha_rep > 0 for c in configs),
             any(c.alignment and c.pathways == "AB" for c in configs),
         )
 
-    def weights(self, state: State, controls: Prescribed) -> tuple[Tensor, Tensor]:
-        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them."""
-        c = controls
-        balance = torch.where(c.balance > 0, losses.balance_factors(state["norms"]), 1.0)
-        active = (c.train_A, c.train_B, c.alignment)
-        parts = (c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep)
-        return losses.term_weights(state["lambdas"], balance, *parts, active), balance
-
     def terms(self, theta: Tensor, batch, noise: Tensor, controls: Prescribed) -> tuple[Tensor, Tensor]:
         """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
         (trits, indicators), c = batch, controls
-        output = functional_call(self.model, unflatten(theta, self.model), (trits, noise, c.rho, c.tau_A, c.tau_B))
+        output = call(self.model, theta, trits, noise, c.rho, c.tau_A, c.tau_B)
         terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used)
-        optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()  # a term that is off reads 0
-        return torch.cat([terms[:4], terms[4:] * optional]), entropies
+        if self.mixed:  # a term that is off in this replica, though not in another, reads 0
+            optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()
+            terms = torch.cat([terms[:4], terms[4:] * optional])
+        return terms, entropies
+
+    def weights(self, state: State, controls: Prescribed) -> tuple[Tensor, Tensor]:
+        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them, (2,)."""
+        return weigh(state["lambdas"], state["norms"], controls)
 
     def loss(self, theta: Tensor, state: State, batch, noise: Tensor, controls: Prescribed):
         """L_total, and what it is made of: terms (7,), latent entropies (2,), balance factors (2,)."""
@@ -78,46 +133,34 @@ class Step:
 
     def __call__(self, state: State, batch, noise: Tensor, controls: Prescribed) -> tuple[State, Tensor]:
         theta = state["theta"].detach().requires_grad_()
-        loss, parts = self.loss(theta, state, batch, noise, controls)
-        (gradient,) = torch.autograd.grad(loss.sum(), theta)  # the sum is over replicas, where there are some
-        return self.advance(state, gradient, loss.detach(), tuple(part.detach() for part in parts), controls)
+        weights, balance = self.weights(state, controls)
+        terms, entropies = self.terms(theta, batch, noise, controls)
+        (gradient,) = torch.autograd.grad(terms, theta, weights)  # of <weights, terms>
+        return self.advance(state, gradient, weights, balance, terms.detach(), entropies.detach(), controls)
 
     def advance(
-        self, state: State, gradient: Tensor, loss: Tensor, parts, controls: Prescribed
+        self,
+        state: State,
+        gradient: Tensor,
+        weights: Tensor,
+        balance: Tensor,
+        terms: Tensor,
+        entropies: Tensor,
+        controls,
     ) -> tuple[State, Tensor]:
         """The next state, and the record of this step."""
-        c, (terms, entropies, balance) = controls, parts
-        norms = torch.stack([gradient[: self.size_A].norm(), gradient[self.size_A :].norm()])
-        hypergradient = -torch.dot(gradient, state["update"])
+        c = controls
+        lrs = state["lr"] * c.lr_factor * torch.stack([c.train_A, c.train_B])  # a pathway at rest does not even decay
         step = state["step"] + 1
-        update, moment_1, moment_2 = adamw_update(
-            state["theta"], gradient, state["moment_1"], state["moment_2"], step, self.weight_decay
+        theta, update, moment_1, moment_2, norms, along = descend(
+            *(state["theta"], gradient, state["update"], state["moment_1"], state["moment_2"], step),
+            *(lrs, self.sizes, self.weight_decay),
         )
-        if self.resting:  # weight decay must not move a pathway that rests
-            update = torch.cat([update[: self.size_A] * c.train_A, update[self.size_A :] * c.train_B])
-        new = state | {
-            "step": step,
-            "theta": state["theta"] - state["lr"] * c.lr_factor * update,
-            "moment_1": moment_1,
-            "moment_2": moment_2,
-            "update": update,
-            "norms": losses.average_norms(state["norms"], norms, state["step"] == 0),
-        }
-        loss_A = terms[0] + c.beta_A * terms[1]
-        loss_B = terms[2] + c.beta_B * terms[3] + c.alpha_ent * terms[4] + c.alpha_rep * terms[5]
-        record = {
-            "loss": loss,
-            "loss_A": loss_A,
-            "loss_B": loss_B,
-            "slope_1": c.train_A * balance[0] * loss_A,
-            "slope_2": c.train_B * balance[1] * loss_B,
-            **dict(zip(losses.TERMS, terms, strict=True)),
-            **dict(zip(("entropy_A", "entropy_B"), entropies, strict=True)),
-            **dict(zip(("g_A", "g_B"), balance, strict=True)),
-            **dict(zip(("norm_A", "norm_B"), norms, strict=True)),
-            "hypergradient": hypergradient,
-        }
-        return new, torch.stack([record[name] for name in RECORD])
+        record, average = account(
+            weights, terms, entropies, balance, norms, along, state["norms"], state["step"], controls
+        )
+        new = {"step": step, "theta": theta, "moment_1": moment_1, "moment_2": moment_2, "update": update}
+        return state | new | {"norms": average}, record
 
 
 def schedule(state: State, epoch: int, total_epochs: int, prescribed: Prescribed) -> tuple[State, Prescribed]:
@@ -181,12 +224,17 @@ def train_statenet(state: State, before: State, epoch: int, means: Tensor, contr
 class Trainer:
     """One configuration on one device: `epoch(state)` trains an epoch and returns the next state.
 
-    `step` is the training step, `take` what takes it: the step itself, or after `hasten` a recording of it. `prescribe`
-    says what each epoch prescribes, where it is not to be the configuration's schedules."""
+    `step` is the training step, `take` what takes it, and `path` what that is: the step itself (plain), or after
+    `hasten` a recording of it. `prescribe` says what each epoch prescribes, where it is not to be the configuration's
+    schedules; `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`."""
 
-    compiles = False  # a run must not need a compiler, nor come out otherwise where there is one
-
-    def __init__(self, config: Config, device: torch.device | str, prescribe: Prescription = prescribe):
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device | str,
+        prescribe: Prescription = prescribe,
+        pair: type[DualVAE] = DualVAE,
+    ):
         self.config = config
         self.prescribe = prescribe
         self.device = torch.device(device)
@@ -194,8 +242,9 @@ class Trainer:
         self.indicators = one_hot(all_operations()).to(self.device)
         parts = split(config.holdout, stream(config.seed, 0, "split"))
         self.training, self.held_out = (indices.to(self.device) for indices in parts)
-        self.step = Step(config)
+        self.step = Step(config, pair=pair)
         self.take: Callable = self.step
+        self.path, self.threads = "plain", config.team
         with torch.device("meta"):
             self.statenet = statenet.StateNet()
 
@@ -267,21 +316,21 @@ class Trainer:
         state, before, controls, corrections = self.begin(state, self.prescribed(epoch), epoch)
         stepped = {name: state[name] for name in STEPPED}
         total, steps = torch.zeros((), device=self.device), 0
-        for batch, noise in self.batches(epoch):
-            stepped, record = self.take(stepped, batch, noise, controls)
-            total, steps = total + record, steps + 1
+        with alone() if self.path == "fused" else contextlib.nullcontext():
+            for batch, noise in self.batches(epoch):
+                stepped, record = self.take(stepped, batch, noise, controls)
+                total, steps = total + record, steps + 1
         state = state | {name: tensor.clone() for name, tensor in stepped.items()}  # ordinary tensors, also from a tape
         return self.finish(state, before, controls, corrections, total.clone() / steps, epoch)
 
-    def hasten(self, state: State, epochs: int) -> None:
-        """Take the steps of the next epochs from a recording, or on a GPU from a CUDA graph, where that pays."""
-        if epochs < RECORD_FROM:
-            return
+    def hasten(self, state: State) -> None:
+        """Take the steps from now on from a recording: on a GPU as a CUDA graph, on a CPU with fused pieces.
+
+        Where Numba is missing a CPU's recording does the operations of the step itself."""
         epoch = int(state["epoch"].max())
         state, _, controls, _ = self.begin(state, self.prescribed(epoch), epoch)
         example = ({name: state[name] for name in STEPPED}, *next(self.batches(epoch)), controls)
-        tape = recording.record(self.step, example, self.compiles)
-        self.take = recording.CudaGraph(tape, example) if self.device.type == "cuda" else tape
+        self.take, self.path = recording.recorded(self.step, example, self.threads)
 
     def gradient_shares(self, state: State) -> Tensor:
         """How much of the total's gradient each term makes: (7, 2), columns A and B; each column sums to 1.
@@ -301,6 +350,6 @@ class Trainer:
         batch = (self.trits[chosen], self.indicators[chosen])
         weighted = lambda theta: weights * self.step.terms(theta, batch, noise, controls)[0]  # noqa: E731
         gradients = torch.func.jacrev(weighted, chunk_size=1)(state["theta"])  # one term at a time, to save memory
-        parts = gradients.split([self.step.size_A, gradients.shape[1] - self.step.size_A], dim=1)
+        parts = gradients.split(self.step.sizes, dim=1)
         totals = [part.sum(0) for part in parts]
         return torch.stack([part @ g / g.square().sum() for part, g in zip(parts, totals, strict=True)], dim=1)
