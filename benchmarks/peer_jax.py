@@ -6,9 +6,8 @@ It needs jax and numpy only, for it runs in an environment of its own. It compil
 of JSON, {"ready": true, "jax": version, "compile_seconds": s, "seconds": s, "loss": mean loss}; for each line on
 standard input it trains one more epoch and prints {"seconds": s, "loss": mean loss}; it ends with its input.
 
-The equations and sizes are the library's, losses straight from their formulas. Two things are simpler: each epoch gets
-what epoch 2 of 400 is prescribed, and StateNet is left out, whose one small step an epoch takes no time that shows. An
-epoch is one call, a scan over its steps, which was faster than a call for each step."""
+The equations and sizes are the library's, losses straight from their formulas. But every epoch gets what epoch 2 of 400
+is prescribed, and StateNet, one small step an epoch, is left out. An epoch is a scan, faster than a call a step."""
 
 import argparse
 import json
@@ -30,10 +29,9 @@ LR, WEIGHT_DECAY, BETA_1, BETA_2, EPSILON = 1e-3, 1e-4, 0.9, 0.999, 1e-8
 CONTROLS = (0.1, 0.9965 * (1 - 0.1 * math.sin(math.pi * 2 / 15)), 0.949, 0.602, 0.602 / math.sqrt(2))
 
 
-def layers(generator, *widths):
+def layers(rng, *widths):
     """Weights (in, out) and biases (out,) of linear layers, all uniform within 1 / sqrt(in)."""
-    shapes = [((i, o), (o,)) for i, o in pairwise(widths)]
-    return [tuple(jnp.float32(generator.uniform(-1, 1, s) / pair[0][0] ** 0.5) for s in pair) for pair in shapes]
+    return [tuple(jnp.float32(rng.uniform(-1, 1, s) / i**0.5) for s in ((i, o), (o,))) for i, o in pairwise(widths)]
 
 
 def perceptron(layers, h):
@@ -72,7 +70,7 @@ def soft_entropy(z):
 def loss_of(parameters, x, noise, controls, weights):
     """<weights, terms> and its log, on x (N, 9), trits as floats, and standard normal noise (2, N, d).
 
-    Terms: CE and KL of A, CE and KL of B, minus output entropy, repulsion, alignment. `controls` are like `CONTROLS`."""
+    Terms: CE and KL of A, those of B, minus output entropy, repulsion, alignment. `controls` are like `CONTROLS`."""
     A, B, (rho, tau_A, tau_B, _, _) = parameters["A"], parameters["B"], controls
     (mu_A, log_A), (mu_B, log_B) = (jnp.split(perceptron(p["encoder"], x), 2, axis=1) for p in (A, B))
     z_A = mu_A + tau_A * jnp.exp(0.5 * log_A) * noise[0]
@@ -106,8 +104,8 @@ def step_of(state, x, noise, controls):
     norms = jnp.stack([jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient[name]))) for name in "AB"])
     alpha = jnp.where((ratio > 0.8) & (ratio < 1.2), 0.95, 0.9)
     average = jnp.where(step == 0, norms, alpha * average + (1 - alpha) * norms)
-    log |= {"weights": weights, "norms": norms}
-    return (*adamw(parameters, gradient, m, v, step + 1), step + 1, average), log
+    state = *adamw(parameters, gradient, m, v, step + 1), step + 1, average
+    return state, log | {"weights": weights, "norms": norms}
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -118,14 +116,14 @@ def epoch(state, order, key, controls):
         noise = jax.random.normal(jax.random.fold_in(key, state[3]), (2, len(chosen), LATENT))
         return step_of(state, jnp.asarray(OPERATIONS)[chosen], noise, controls)
 
-    state, logs = jax.lax.scan(body, state, order)
+    state, logs = jax.lax.scan(body, state, order, unroll=3)  # a twentieth faster than without unroll
     return state, jax.tree.map(lambda values: values.mean(0), logs)
 
 
-def start(generator):
+def start(rng):
     """Parameters, moments, number of steps and averaged gradient norms before the first step."""
-    decoders = {"A": layers(generator, LATENT, 32, 64, 27), "B": layers(generator, LATENT, *[128] * 5, 27)}
-    encoders = {name: layers(generator, 9, 256, 128, 64, 2 * LATENT) for name in "AB"}
+    decoders = {"A": layers(rng, LATENT, 32, 64, 27), "B": layers(rng, LATENT, *[128] * 5, 27)}
+    encoders = {name: layers(rng, 9, 256, 128, 64, 2 * LATENT) for name in "AB"}
     parameters = {name: {"encoder": encoders[name], "decoder": decoders[name]} for name in "AB"}
     m, v = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
     return parameters, m, v, jnp.int32(0), jnp.zeros(2)
@@ -135,13 +133,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=512)
     batch = parser.parse_args().batch
-    shape, generator, key = (-(-len(OPERATIONS) // batch), batch), np.random.default_rng(0), jax.random.key(0)
-    state, started = start(generator), time.perf_counter()
+    shape, rng, key = (-(-len(OPERATIONS) // batch), batch), np.random.default_rng(0), jax.random.key(0)
+    state, started = start(rng), time.perf_counter()
     take = epoch.lower(state, np.zeros(shape, int), key, CONTROLS).compile()
     line = {"ready": True, "jax": jax.__version__, "compile_seconds": time.perf_counter() - started}
     for _ in chain([""], sys.stdin):
         started = time.perf_counter()
-        order = np.resize(generator.permutation(len(OPERATIONS)), shape)  # wrapped to whole batches
+        order = np.resize(rng.permutation(len(OPERATIONS)), shape)  # wrapped to whole batches
         state, log = jax.block_until_ready(take(state, order, key, CONTROLS))
         line |= {"seconds": time.perf_counter() - started, "loss": float(log["loss"])}
         print(json.dumps(line), flush=True)

@@ -97,3 +97,10 @@ def test_a_new_loss_term_in_plain_torch_is_recorded_with_fused_pieces():
     example = ({name: begun[name] for name in STEPPED}, *next(trainer.batches(0)), controls)
     plain, played = trainer.step(*example)[0], twins.program(trainer.step, example, Team([1]))(*example)[0]
     torch.testing.assert_close(plain["moment_1"], played["moment_1"], rtol=1e-3, atol=1e-6)
+
+
+def test_constants_of_a_step_are_kept():
+    weights = torch.tensor([1.0, 2.0])
+    step = lambda state, x: ((state[0] + 1,), (x * weights).sum())  # noqa: E731
+    played = program(step, ((torch.zeros(()),), torch.ones(2)))
+    assert played((torch.zeros(()),), torch.ones(2))[1] == 3

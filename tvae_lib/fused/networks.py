@@ -45,23 +45,22 @@ def layers_forward_kernel(x, parameters, hidden, widths, source, skip, relu, low
 
 @compiled()
 def layers_backward_kernel(
-    x, parameters, hidden, deltas, last, widths, source, skip, relu, given, dx, by_parts, part, low, high
+    x, parameters, hidden, last, widths, source, skip, relu, slot, dx, by_parts, part, low, high
 ):
     """Gradients of what `layers_forward_kernel` computed on rows [low, high): dx by x, where it is not empty, and
     by_parts[part], one row like `parameters`, by the parameters.
 
-    `last` has the gradients by the outputs that are `given`, in order; `deltas`, laid out as `hidden`, is room for
-    those by all outputs."""
-    rows, begin, known, at = x.shape[0], np.cumsum(widths) - widths, given.copy(), 0
-    for i in range(widths.size):
-        if given[i]:
-            own = deltas[rows * begin[i] : rows * (begin[i] + widths[i])].reshape(rows, widths[i])
-            own[low:high] = last[at][low:high]
-            at += 1
-    gradient, end = by_parts[part], parameters.size
+    `last` has the gradients by the outputs, which are the last layers, in order; slot[i] says where room is for that by
+    output i, -1 for those."""
+    rows, begin, known = x.shape[0], np.cumsum(widths) - widths, np.zeros(widths.size, np.bool_)
+    deltas = np.empty((slot.max() + 1, (high - low) * widths.max()), f32)
+    gradient, end, first_output = by_parts[part], parameters.size, widths.size - len(last)
     for i in range(widths.size - 1, -1, -1):
         width, s = widths[i], source[i]
-        delta = deltas[rows * begin[i] : rows * (begin[i] + width)].reshape(rows, width)[low:high]
+        if slot[i] < 0:
+            delta = last[i - first_output][low:high]
+        else:
+            delta = deltas[slot[i], : (high - low) * width].reshape(high - low, width)
         bias = gradient[end - width : end]
         bias[:] = f32(0)
         if relu[i]:
@@ -84,7 +83,7 @@ def layers_backward_kernel(
         np.dot(delta.T, h, gradient[end - width * columns : end].reshape(width, columns))
         end -= width * columns
         if s >= 0:
-            target = deltas[rows * begin[s] : rows * (begin[s] + columns)].reshape(rows, columns)[low:high]
+            target = deltas[slot[s], : (high - low) * columns].reshape(high - low, columns)
             if known[s]:
                 target += np.dot(delta, weight)
             else:
@@ -93,7 +92,7 @@ def layers_backward_kernel(
         elif dx.size > 0:
             np.dot(delta, weight, dx[low:high])
         if skip[i] >= 0:
-            target = deltas[rows * begin[skip[i]] : rows * (begin[skip[i]] + width)].reshape(rows, width)[low:high]
+            target = deltas[slot[skip[i]], : (high - low) * width].reshape(high - low, width)
             if known[skip[i]]:
                 target += delta
             else:
@@ -112,6 +111,18 @@ class Structure(NamedTuple):
     @property
     def outputs(self) -> list[int]:
         return [i for i in range(len(self.widths)) if i not in self.source]
+
+    @property
+    def slots(self) -> list[int]:
+        """Where the backward pass keeps the gradient by each output while it needs it; -1 for the last ones."""
+        slots, free = [-1] * len(self.widths), list(range(len(self.widths)))
+        for i in reversed(range(len(self.widths))):
+            for needed in (self.source[i], self.skip[i]):
+                if needed >= 0 and slots[needed] < 0:
+                    slots[needed] = free.pop(0)
+            if slots[i] >= 0:
+                free = sorted([*free, slots[i]])
+        return slots
 
 
 @lru_cache
@@ -141,12 +152,12 @@ def layers_forward(x, parameters, *of_structure) -> Work:
 def layers_backward(x, parameters, hidden, gradients, *structure_and_inner) -> Work:
     *of_structure, inner = structure_and_inner
     structure = Structure(*map(tuple, of_structure))
-    deltas, dx = torch.empty_like(hidden), x.new_empty(x.shape if inner else (0, 0))
-    known = np.array([i in structure.outputs for i in range(len(structure.widths))])
+    dx = x.new_empty(x.shape if inner else (0, 0))
     divided = parts(len(x), ROWS)
     by_parts = x.new_empty((len(divided), len(parameters)))
-    arrays = *arrays_of(x, parameters, hidden, deltas), arrays_of(*gradients), *structure_arrays(structure), known
-    tasks = [(layers_backward_kernel, (*arrays, *arrays_of(dx, by_parts), i, *part)) for i, part in enumerate(divided)]
+    arrays = *arrays_of(x, parameters, hidden), arrays_of(*gradients), *structure_arrays(structure)
+    rest = np.array(structure.slots), *arrays_of(dx, by_parts)
+    tasks = [(layers_backward_kernel, (*arrays, *rest, i, *part)) for i, part in enumerate(divided)]
     return Work([dx, by_parts], tasks)
 
 

@@ -100,7 +100,11 @@ class Program:
         self.at_settings: list[Callable[[], object]] = []
         self.calls: list[Callable[[], object]] = []
         self.values: dict[fx.Node, Any] = dict(zip(placeholders, self.inputs, strict=True))
-        waiting = nodes[len(placeholders) :]
+        for node in nodes:
+            if node.op == "get_attr":  # a constant
+                self.values[node] = getattr(tape.module, str(node.target))
+                self.settled.add(node)
+        waiting = [node for node in nodes if node not in self.values]
         while waiting:
             left = [node for node in waiting if not self.add(node)]
             ready = [node for node in left if node.target in PIECES and self.is_ready(node)]

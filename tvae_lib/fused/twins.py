@@ -51,10 +51,10 @@ def rewrite(graph: fx.Graph) -> None:
         value = node.meta["val"]
         if node.users and value.dim() > 1 and value.dtype == torch.float32:
             scaled = sorted(terms_of(node, node), key=lambda term: term[0] is None)
-            if not all(tensor.meta["val"].is_contiguous() for _, tensor in scaled):
+            scalars = [scalar for scalar, _ in scaled if scalar is not None]
+            if not scalars or not all(tensor.meta["val"].is_contiguous() for _, tensor in scaled):
                 continue
             with graph.inserting_before(node):
-                scalars = [scalar for scalar, _ in scaled if scalar is not None]
                 sum_of = graph.call_function(terms.combine, (scalars, [tensor for _, tensor in scaled]))
                 node.replace_all_uses_with(graph.call_function(operator.getitem, (sum_of, 0)))
         graph.eliminate_dead_code()
