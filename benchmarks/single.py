@@ -11,6 +11,7 @@ from tvae_lib.operations import all_operations, one_hot
 from tvae_lib.system.vae import LATENT, VAE, DecoderB
 from tvae_lib.training import recording
 from tvae_lib.training.config import make_config
+from tvae_lib.training.threads import alone
 
 LR, WEIGHT_DECAY = 1e-3, 1e-4
 
@@ -59,6 +60,7 @@ class WithLibrary:
         self.controls = torch.tensor([1.0, 1.0, LR]).unbind()  # beta, tau, lr
         self.take = None
 
+    @alone()
     def epoch(self, size: int) -> float:
         trits, indicators = batches(size)
         indicators = indicators.movedim(1, -1).contiguous().movedim(-1, 1)  # in memory, batch last

@@ -28,22 +28,26 @@ class SingleStep:
         moment_1, moment_2, update = (torch.zeros_like(theta) for _ in range(3))
         return theta, moment_1, moment_2, torch.zeros((), dtype=torch.float64), update
 
-    def loss(self, theta: Tensor, batch, noise: Tensor, beta, tau) -> Tensor:
-        """D + beta R of a batch, in nats: trits (N, 9), indicators (N, 9, 3), noise (N, d) -> scalar."""
+    def terms(self, theta: Tensor, batch, noise: Tensor, tau) -> Tensor:
+        """D and R of a batch, in nats: trits (N, 9), indicators (N, 9, 3), noise (N, d) -> (2,)."""
         trits, indicators = batch
         posterior, logits = call(self.vae, theta, trits, noise, tau)
-        return cross_entropy(logits, indicators) + beta * mean_kl(posterior)
+        return torch.stack([cross_entropy(logits, indicators), mean_kl(posterior)])
+
+    def loss(self, theta: Tensor, batch, noise: Tensor, beta, tau) -> Tensor:
+        """D + beta R of a batch, in nats: as `terms`, scalar."""
+        distortion, rate = self.terms(theta, batch, noise, tau)
+        return distortion + beta * rate
 
     def __call__(self, state, batch, noise: Tensor, beta: Tensor, tau: Tensor, lr: Tensor):
-        theta = state[0].detach().requires_grad_()
-        loss = self.loss(theta, batch, noise, beta, tau)
-        (gradient,) = torch.autograd.grad(loss, theta)
         theta, *moments, count, before = state
-        sizes = [len(theta)]
+        differentiable = theta.detach().requires_grad_()
+        terms, weights = self.terms(differentiable, batch, noise, tau), torch.stack([torch.ones_like(beta), beta])
+        (gradient,) = torch.autograd.grad(terms, differentiable, weights)
         theta, update, *moments, _, _ = descend(
-            *(theta, gradient, before, *moments, count + 1, lr.view(1), sizes, self.weight_decay)
+            *(theta, gradient, before, *moments, count + 1, lr.view(1), [len(theta)], self.weight_decay)
         )
-        return (theta, *moments, count + 1, update), loss.detach()
+        return (theta, *moments, count + 1, update), torch.dot(weights, terms.detach())
 
 
 def train_single(vae: VAE, config: Config) -> VAE:

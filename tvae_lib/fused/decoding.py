@@ -1,4 +1,6 @@
-"""What a decoder generates of prior samples, and what it makes of codes, each in one compiled pass on one thread."""
+"""What a decoder generates of prior samples, what it makes of codes, and what an encoder makes of operations.
+
+Each is one compiled pass on one thread."""
 
 import numpy as np
 import torch
@@ -111,14 +113,25 @@ def decode_kernel(z, parameters, structure, index):
             index[low + n] = best
 
 
+@compiled()
+def outputs_kernel(x, parameters, structure, layer, out):
+    """Output `layer` of a network of linear layers for inputs x (n, d) -> out (n, width)."""
+    widths, source, skip, relu = structure
+    before, hidden = widths[:layer].sum(), np.empty(ROWS * widths.sum(), f32)
+    for low in range(0, len(x), ROWS):
+        rows = min(ROWS, len(x) - low)
+        layers_forward_kernel(x[low : low + rows], parameters, hidden, widths, source, skip, relu, 0, rows)
+        out[low : low + rows] = hidden[rows * before : rows * (before + widths[layer])].reshape(rows, widths[layer])
+
+
 Known = tuple[np.ndarray, tuple]
 
 
-def known(decoder: nn.Module) -> Known | None:
-    """Parameters and structure of a decoder for the kernels; None where it is none we know."""
-    if type(decoder) not in NETWORKS or not fits(*decoder.parameters()):
+def known(network: nn.Module) -> Known | None:
+    """Parameters and structure of a decoder or encoder for the kernels; None where it is none we know."""
+    if type(network) not in NETWORKS or not fits(*network.parameters()):
         return None
-    return state.flatten(decoder).numpy(), tuple(structure_arrays(structure_of(decoder)))
+    return state.flatten(network).numpy(), tuple(structure_arrays(structure_of(network)))
 
 
 def of_chunk(decoder: Known, z: Tensor, uniforms: Tensor, counted: int, square: bool) -> tuple:
@@ -134,3 +147,9 @@ def of_chunk(decoder: Known, z: Tensor, uniforms: Tensor, counted: int, square: 
 def decode(decoder: Known, z: Tensor, index: Tensor) -> None:
     """`reconstruction.decode` of a `known` decoder, into `index`."""
     decode_kernel(z.numpy(), *decoder, index.numpy())
+
+
+def encode(encoder: Known, x: Tensor, mean: Tensor) -> None:
+    """The posterior means of a `known` encoder, into `mean`."""
+    heads = len(encoder[1][0]) - 2
+    outputs_kernel(x.numpy(), *encoder, heads, mean.numpy())

@@ -95,7 +95,12 @@ class Program:
             for i, node in enumerate(placeholders)
             if (self.inputs[i].dim() == 0 if i >= carried else outputs[i] is node)
         }
-        self.given: list[object] = [None] * len(self.inputs)
+        sizes = [len(tree_leaves(argument)) for argument in example]
+        self.starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        self.settled_arguments = [
+            self.settings.issuperset(range(start, start + size)) for start, size in zip(self.starts, sizes, strict=True)
+        ]
+        self.last: list[object] = [None] * len(sizes)
         self.settled = {placeholders[i] for i in self.settings}  # nodes that depend on settings alone
         self.at_settings: list[Callable[[], object]] = []
         self.calls: list[Callable[[], object]] = []
@@ -168,11 +173,14 @@ class Program:
     @torch.inference_mode()
     def __call__(self, *arguments):
         changed = False
-        for i, (place, value) in enumerate(zip(self.inputs, tree_leaves(arguments), strict=True)):
-            if place is not value and not (i in self.settings and self.given[i] is value):
-                place.copy_(value)
-                self.given[i] = value
-                changed = changed or i in self.settings
+        for number, argument in enumerate(arguments):
+            if self.settled_arguments[number] and argument is self.last[number]:
+                continue
+            self.last[number] = argument
+            for i, value in enumerate(tree_leaves(argument), self.starts[number]):
+                if self.inputs[i] is not value:
+                    self.inputs[i].copy_(value)
+                    changed = changed or i in self.settings
         with self.team:
             for call in self.at_settings if changed else ():
                 call()

@@ -80,8 +80,10 @@ def compile_all() -> None:
         begun = state.initial_state(one.config, one.device)
         one.hasten(begun)
         one.epoch(begun)
-    for decoder in (vae.DecoderA(), vae.DecoderB()):
-        z, arguments = torch.zeros(8, vae.LATENT), decoding.known(decoder)
-        assert arguments
-        decoding.of_chunk(arguments, z, torch.zeros(TRITS, 8), 8, True)
-        decoding.decode(arguments, z, torch.empty(8, dtype=torch.int64))
+    z, codes = torch.zeros(8, vae.LATENT), torch.empty(8, vae.LATENT)
+    decoder, encoder = decoding.known(vae.DecoderA()), decoding.known(vae.Encoder())
+    assert decoder
+    assert encoder
+    decoding.of_chunk(decoder, z, torch.zeros(TRITS, 8), 8, True)
+    decoding.decode(decoder, z, torch.empty(8, dtype=torch.int64))
+    decoding.encode(encoder, torch.zeros(8, TRITS), codes)

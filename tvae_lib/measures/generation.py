@@ -20,6 +20,7 @@ from tvae_lib.training.threads import Team, allowed
 HEAD = 5  # trits in the first factor of `joint_factors`
 NEGLIGIBLE = 1e-17
 SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
+CHUNKS = 32  # that are drawn, and then judged, together
 LEAST_BLOCKS = 8  # before the error that they show is believed
 LIFT = 2.0**27  # lifts squares of what is not negligible, and their products, into the range of float32
 
@@ -139,26 +140,30 @@ def of_chunk(decoder: nn.Module, z: Tensor, uniforms: Tensor, counted: int, squa
 def chunks(decoder: nn.Module, latent: int, sizes: Iterable[tuple[int, bool, bool]], size: int, generator):
     """The chunks of the given (counted, with draws, with squares), of `size` samples each.
 
-    On a CPU a decoder of the system's has fused passes, a stream of chunks on each thread; the random
-    numbers are the same."""
+    On a CPU a decoder of the system's has fused passes, shared by the threads that may be used; the random numbers,
+    drawn while the chunks before are judged, are the same."""
     fused = recording.fused("decoding") if generator.device.type == "cpu" else None
     known = fused.known(decoder) if fused else None
     judge = partial(fused.of_chunk, known) if fused and known else partial(of_chunk, decoder)
-    team = Team([allowed() if known else 1])
-    sizes = iter(sizes)
-    while group := list(islice(sizes, 8)):
-        found: list = [None] * len(group)
+    team, sizes, found, waiting = Team([allowed() if known else 1]), iter(sizes), {}, []
 
-        def take(i, *arguments, found=found):
-            found[i] = judge(*arguments)
-
-        tasks = []
-        for i, (counted, drawn, square) in enumerate(group):
+    def draw_numbers():
+        for counted, drawn, square in islice(sizes, CHUNKS):
             z = torch.randn((size, latent), generator=generator, device=generator.device)
             uniforms = torch.rand((TRITS if drawn else 0, size), generator=generator, device=generator.device)
-            tasks.append((take, (i, z, uniforms, counted, square)))
-        team.run(tasks)
-        yield from (Chunk(sums, squares, Draws(*draws)) for sums, squares, draws in found)
+            waiting.append((z, uniforms, counted, square))
+
+    def take(i, *arguments):
+        found[i] = judge(*arguments)
+
+    draw_numbers()
+    while waiting:
+        tasks = [(take, (i, *arguments)) for i, arguments in enumerate(waiting)]
+        waiting.clear()
+        team.run([(draw_numbers, ()), *tasks])
+        for i in range(len(tasks)):
+            sums, squares, draws = found.pop(i)
+            yield Chunk(sums, squares, Draws(*draws))
 
 
 @torch.no_grad()

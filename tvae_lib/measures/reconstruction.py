@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tvae_lib.measures.generation import likeliest, mean_and_error
 from tvae_lib.operations import SIZE, all_operations, index_of, one_hot
 from tvae_lib.system.dual import DualVAE, cross_inject
-from tvae_lib.system.vae import Posterior, log_likelihood, reparameterise
+from tvae_lib.system.vae import Encoder, Posterior, log_likelihood, reparameterise
 from tvae_lib.training import recording
 from tvae_lib.training.threads import Team, allowed
 
@@ -37,13 +37,28 @@ def distortion(decoder: nn.Module, posterior: Posterior, samples: int, generator
 @torch.no_grad()
 def decode(decoder: nn.Module, z: Tensor) -> Tensor:
     """The operation that a decoder makes of each code by argmax: (n, d) -> (n,) index."""
-    fused = recording.fused("decoding") if z.device.type == "cpu" else None
-    if known := fused and fused.known(decoder):
-        index, z = z.new_empty(len(z), dtype=torch.int64), z.contiguous()
-        parts = zip(z.split(2048), index.split(2048), strict=True)
-        Team([allowed()]).run([(fused.decode, (known, *part)) for part in parts])
+    index = z.new_empty(len(z), dtype=torch.int64)
+    if in_fused_passes("decode", decoder, z, index):
         return index
     return torch.cat([likeliest(decoder(part).movedim(0, -1)) for part in z.split(2048)])
+
+
+def in_fused_passes(name: str, network: nn.Module, inputs: Tensor, out: Tensor) -> bool:
+    """Fill `out` by a function of `fused.decoding`, parts of the inputs on every thread; whether there is one."""
+    fused = recording.fused("decoding") if inputs.device.type == "cpu" and inputs.dtype == torch.float32 else None
+    known = fused.known(network) if fused else None
+    if known is None:
+        return False
+    parts = zip(inputs.contiguous().split(2048), out.split(2048), strict=True)
+    Team([allowed()]).run([(getattr(fused, name), (known, *part)) for part in parts])
+    return True
+
+
+@torch.no_grad()
+def means(encoder: Encoder, trits: Tensor) -> Tensor:
+    """The posterior means of operations, trits (n, 9) as floats -> (n, d)."""
+    out = trits.new_empty((len(trits), encoder.mean.out_features))
+    return out if in_fused_passes("encode", encoder, trits, out) else encoder(trits).mean
 
 
 def is_exact(decoder: nn.Module, z: Tensor) -> Tensor:
@@ -56,7 +71,7 @@ def means_read(model: DualVAE, trits: Tensor, rho: Tensor | float) -> dict[str, 
     """The posterior means as decoders A and B may read them: trits (n, 9) as floats -> (n, d) for each of the two.
 
     `alone`: each its own; `coupled`: the injected ones, at permeability rho."""
-    A, B = (vae.encoder(trits).mean for vae in (model.A, model.B))
+    A, B = (means(vae.encoder, trits) for vae in (model.A, model.B))
     return {"alone": (A, B), "coupled": (cross_inject(A, B, rho), cross_inject(B, A, rho))}
 
 
