@@ -4,7 +4,8 @@
     rng                     random streams, functions of seed, epoch and purpose
     system/                 the documents' equations: vae, dual, losses (every term), schedules, statenet
     theory/                 computed, not trained: product_codes (the best), coupling (collapse), balance (of gradients)
-    training/               config, state, trainer (the step and the epoch), ensemble, recording
+    training/               config, state, trainer (the step and the epoch), ensemble, recording, threads
+    fused/                  the same step and samples in compiled loops: nothing new, only faster on a CPU
     measures/               generation (a decoder's p, KL(U||p)), reconstruction, codes, pair (columns of tables)
     runs/                   files (written whole), directory (whose run it is), evaluate, execute
     figures, ledger         style and palette of the figures; verdicts on claims
