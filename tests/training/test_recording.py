@@ -104,3 +104,13 @@ def test_constants_of_a_step_are_kept():
     step = lambda state, x: ((state[0] + 1,), (x * weights).sum())  # noqa: E731
     played = program(step, ((torch.zeros(()),), torch.ones(2)))
     assert played((torch.zeros(()),), torch.ones(2))[1] == 3
+
+
+def test_parts_of_a_state_may_change_places():
+    step = lambda state, x: ((state[1], state[0] + x), state[0].sum())  # noqa: E731
+    state = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    played, ours = program(step, (state, torch.ones(2))), state
+    for _ in range(3):
+        state, _ = step(state, torch.ones(2))
+        ours, _ = played(ours, torch.ones(2))
+        assert all(torch.equal(a, b) for a, b in zip(state, ours, strict=True))

@@ -116,11 +116,20 @@ class Program:
             group = [node for node in ready if piece_of(node).small] or ready
             waiting = [node for node in left if node not in group]
             self.add_pieces(group, waiting)
-        for place, value in zip(self.inputs[:carried], self.outputs, strict=False):
-            if place is not value:
-                self.calls.append(partial(place.copy_, value))
-        self.outputs[:carried] = self.inputs[:carried]
+        self.carry_on(carried)
         del self.values, self.settled
+
+    def carry_on(self, carried: int) -> None:
+        """At the end of a call put the new state where the old one lies."""
+        places = self.inputs[:carried]
+        moved = [(place, value) for place, value in zip(places, self.outputs, strict=False) if place is not value]
+        for i, (_, value) in enumerate(moved):
+            if any(shares(value, place) for place in places):  # another part of the state: keep it until all are read
+                kept = value.clone()
+                self.calls.append(partial(kept.copy_, value))
+                moved[i] = moved[i][0], kept
+        self.calls += [partial(place.copy_, value) for place, value in moved]
+        self.outputs[:carried] = places
 
     def given_to(self, arguments) -> Any:
         """Arguments of a node, with values in the place of other nodes."""

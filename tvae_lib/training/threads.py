@@ -1,6 +1,7 @@
 """A few threads that share independent tasks, and the choice of how many of them pay."""
 
 import contextlib
+import os
 import statistics
 import threading
 import time
@@ -42,20 +43,37 @@ def take_all(tasks: deque[Task]) -> None:
 
 
 class Helper:
-    """A thread that sleeps until it is sent for tasks; `done` is released when it finds no more."""
+    """A thread that sleeps until it is sent for tasks; `wait` returns when it found no more, or raises what it met."""
 
     def __init__(self):
         self.sent, self.done = threading.Lock(), threading.Lock()
         self.sent.acquire()
         self.done.acquire()
-        self.tasks: deque[Task] = deque()
+        self.error: BaseException | None = None
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self) -> None:
         while True:
             self.sent.acquire()
-            take_all(self.tasks)
+            try:
+                take_all(self.tasks)
+            except BaseException as error:  # it belongs to the thread that waits
+                self.error = error
             self.done.release()
+
+    def send(self, tasks: deque[Task]) -> None:
+        self.tasks, self.error = tasks, None
+        self.sent.release()
+
+    def wait(self) -> None:
+        self.done.acquire()
+        if self.error:
+            raise self.error
+
+
+_idle: list[Helper] = []  # of the whole process; a fork has none of their threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)
 
 
 class Team:
@@ -70,20 +88,17 @@ class Team:
         self.sizes = list(sizes)
         self.size, self.count = self.sizes[-1], 0
         self.seconds: dict[int, list[float]] = {}
-        self.helpers: list[Helper] = []
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Take every task; returns when all are done."""
-        wanted = min(self.size, len(tasks)) - 1
-        while len(self.helpers) < wanted:
-            self.helpers.append(Helper())
         queue = deque(tasks)
-        for helper in self.helpers[:wanted]:
-            helper.tasks = queue
-            helper.sent.release()
-        take_all(queue)
-        for helper in self.helpers[:wanted]:
-            helper.done.acquire()
+        with contextlib.ExitStack() as stack:
+            for _ in range(min(self.size, len(tasks)) - 1):
+                helper = _idle.pop() if _idle else Helper()
+                stack.callback(_idle.append, helper)
+                stack.callback(helper.wait)
+                helper.send(queue)
+            take_all(queue)
 
     def __enter__(self) -> None:
         place = self.count % self.AGAIN
