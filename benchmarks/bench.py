@@ -257,31 +257,36 @@ def begun(trainer: Trainer, state) -> tuple:
     return ({name: begun[name] for name in STEPPED}, *next(trainer.batches(epoch)), controls)
 
 
-def steps_of(trainer: Trainer, state, threads: int, fused: bool = True) -> Callable[[], object]:
-    """A task of several steps of one run with so many threads, fused or only recorded."""
-    example = begun(trainer, state)
-    take, _ = recording.recorded(trainer.step, example, [threads] if fused else [])
+def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]:
+    """A task of several steps with so many threads of torch's."""
 
     def task():
         before = torch.get_num_threads()
-        torch.set_num_threads(1 if fused else threads)
+        torch.set_num_threads(threads)
         for _ in range(STEPS):
-            take(*example)
+            step()
         torch.set_num_threads(before)
 
     return task
 
 
+def steps_of(trainer: Trainer, state, threads: int, fused: bool = True) -> Callable[[], object]:
+    """A task of several steps of one run with so many threads, fused or only recorded."""
+    example = begun(trainer, state)
+    take, _ = recording.recorded(trainer.step, example, [threads] if fused else [])
+    return on_threads(1 if fused else threads, lambda: take(*example))
+
+
 def steps(trainer: Trainer, state, clock: Clock, rounds: int) -> dict[str, dict]:
     """Seconds of a step as written, recorded, and fused, by the number of threads."""
-    most, found = torch.get_num_threads(), {}
+    most, found, example = torch.get_num_threads(), {}, begun(trainer, state)
     for threads in sorted({1, min(2, most), most}):
-        tasks = {"recorded": steps_of(trainer, state, threads, False), "fused": steps_of(trainer, state, threads)}
+        tasks = {
+            "written": on_threads(threads, lambda: trainer.step(*example)),
+            "recorded": steps_of(trainer, state, threads, False),
+            "fused": steps_of(trainer, state, threads),
+        }
         found[str(threads)] = {name: s / STEPS for name, s in clock.medians(tasks, rounds).items()}
-    example = begun(trainer, state)
-    found["1"]["written"] = (
-        clock.medians({"": lambda: [trainer.step(*example) for _ in range(STEPS)]}, rounds)[""] / STEPS
-    )
     return found
 
 

@@ -172,7 +172,8 @@ class Layers(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor):
         (x, parameters, hidden), inner = ctx.saved_tensors, ctx.needs_input_grad[1]
-        dx, by_parts = layers_backward(x, parameters, hidden, list(gradients), *ctx.structure, inner)
+        whole = [gradient.contiguous() for gradient in gradients]
+        dx, by_parts = layers_backward(x, parameters, hidden, whole, *ctx.structure, inner)
         return None, dx if inner else None, by_parts.sum(0)
 
 

@@ -55,10 +55,13 @@ def in_fused_passes(name: str, network: nn.Module, inputs: Tensor, out: Tensor) 
 
 
 @torch.no_grad()
-def means(encoder: Encoder, trits: Tensor) -> Tensor:
+def means(encoder: nn.Module, trits: Tensor) -> Tensor:
     """The posterior means of operations, trits (n, 9) as floats -> (n, d)."""
-    out = trits.new_empty((len(trits), encoder.mean.out_features))
-    return out if in_fused_passes("encode", encoder, trits, out) else encoder(trits).mean
+    if isinstance(encoder, Encoder):
+        out = trits.new_empty((len(trits), encoder.mean.out_features))
+        if in_fused_passes("encode", encoder, trits, out):
+            return out
+    return encoder(trits).mean
 
 
 def is_exact(decoder: nn.Module, z: Tensor) -> Tensor:
