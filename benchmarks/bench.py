@@ -272,9 +272,14 @@ def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]
 
 def steps_of(trainer: Trainer, state, threads: int, fused: bool = True) -> Callable[[], object]:
     """A task of several steps of one run with so many threads, fused or only recorded."""
-    example = begun(trainer, state)
+    (carried, *rest) = example = begun(trainer, state)
     take, _ = recording.recorded(trainer.step, example, [threads] if fused else [])
-    return on_threads(1 if fused else threads, lambda: take(*example))
+
+    def step():
+        nonlocal carried
+        carried, _ = take(carried, *rest)
+
+    return on_threads(1 if fused else threads, step)
 
 
 def steps(trainer: Trainer, state, clock: Clock, rounds: int) -> dict[str, dict]:

@@ -66,7 +66,7 @@ def sample_backward(by_z, z, mean) -> Work:
     return Work([by_log_variance], [(sample_backward_kernel, (*given, *part)) for part in parts(len(z), ROWS)])
 
 
-class Sample(torch.autograd.Function):
+class Sampling(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mean: Tensor, log_variance: Tensor, noise: Tensor, tau: Tensor):
         (z,) = sample(mean, log_variance, noise, tau)
@@ -95,7 +95,7 @@ def inject(own, other, rho) -> Work:
     return Work([out], [(inject_kernel, (*given, *part)) for part in parts(len(own), ROWS)])
 
 
-class Inject(torch.autograd.Function):
+class Injection(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own: Tensor, other: Tensor, rho: Tensor):
         ctx.save_for_backward(rho)
@@ -111,8 +111,8 @@ def mean_kl(posterior: Posterior):
 
 
 def reparameterise(posterior: Posterior, noise, tau=1.0):
-    return Sample.apply(*posterior, noise.contiguous(), tau) if fits(*posterior, noise, tau) else NotImplemented
+    return Sampling.apply(*posterior, noise.contiguous(), tau) if fits(*posterior, noise, tau) else NotImplemented
 
 
 def cross_inject(own: Tensor, other: Tensor, rho):
-    return Inject.apply(own, other.detach(), rho) if fits(own, other, rho) else NotImplemented
+    return Injection.apply(own, other.detach(), rho) if fits(own, other, rho) else NotImplemented

@@ -161,7 +161,7 @@ def layers_backward(x, parameters, hidden, gradients, *structure_and_inner) -> W
     return Work([dx, by_parts], tasks)
 
 
-class Layers(torch.autograd.Function):
+class Network(torch.autograd.Function):
     @staticmethod
     def forward(ctx, structure: Structure, x: Tensor, parameters: Tensor):
         hidden, *outputs = layers_forward(x, parameters, *structure)
@@ -216,7 +216,7 @@ def stand_in(module: nn.Module, parameters: Iterator[Tensor]):
     """The module as a callable whose networks take their parameters, one vector each, from the iterator."""
     if type(module) in NETWORKS:
         structure, outcome, flat = structure_of(module), NETWORKS[type(module)][1], next(parameters)
-        return lambda inputs: outcome(Layers.apply(structure, inputs.contiguous(), flat))
+        return lambda inputs: outcome(Network.apply(structure, inputs.contiguous(), flat))
     other = copy.copy(module)
     other._modules = {name: stand_in(child, parameters) for name, child in module.named_children()}
     return other

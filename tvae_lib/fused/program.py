@@ -21,7 +21,7 @@ class Work(NamedTuple):
     finish: Callable[[], object] | None = None
 
 
-class Piece(NamedTuple):
+class Operator(NamedTuple):
     """`prepare(*tensors) -> Work`; the arguments numbered in `overwrites` are changed in place, and come out first.
 
     What is `small` is not worth another thread."""
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     small: bool
 
 
-PIECES: dict[Callable, Piece] = {}  # by the operator that stands for the piece in a tape
+PIECES: dict[Callable, Operator] = {}  # by the operator that stands for the piece in a tape
 _library = torch.library.Library("tvae", "DEF")
 
 
@@ -50,13 +50,13 @@ def piece(schema: str, overwrites: tuple[int, ...] = (), small: bool = False):
         _library.define(f"{prepare.__name__}{schema} -> Tensor[]")
         _library.impl(prepare.__name__, whole, "CPU")
         found = getattr(torch.ops.tvae, prepare.__name__).default
-        PIECES[found] = Piece(prepare, overwrites, small)
+        PIECES[found] = Operator(prepare, overwrites, small)
         return found
 
     return define
 
 
-def piece_of(node: fx.Node) -> Piece:
+def piece_of(node: fx.Node) -> Operator:
     target: Any = node.target
     return PIECES[target]
 

@@ -82,7 +82,7 @@ class Team:
     `with team:` around work that comes again and again lets the team find out how many of them pay: now and then it
     tries every size, and keeps to the fastest. On a machine that has other work to do that may be one."""
 
-    TRIALS, AGAIN = 3, 200  # times that each number is tried, and after how many times of work all of them are again
+    TRIALS, AGAIN = 3, 500  # times that each number is tried, and after how many times of work all of them are again
 
     def __init__(self, sizes: Sequence[int]):
         self.sizes = list(sizes)
