@@ -21,7 +21,7 @@ setup: $(READY) ## make .venv with everything in requirements.txt
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@echo "Compiling the training step for this machine with Numba, once; about half a minute ..."
 	$(BIN)/python -c "from tvae_lib.fused.twins import compile_all; compile_all()"
