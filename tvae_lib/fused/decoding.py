@@ -1,6 +1,6 @@
-"""What a decoder generates of prior samples, what it makes of codes, and what an encoder makes of operations.
+"""What a decoder generates of prior samples, and what a network makes of its inputs, each in one compiled pass.
 
-Each is one compiled pass on one thread."""
+Each pass is for one thread."""
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def joint_factor(p, out, rows):
 
 @compiled()
 def generate_kernel(z, parameters, structure, counted, uniforms, sums, squares, sampled, argmax):
-    """What `generation.of_chunk` returns for codes z (n, d), by a decoder of linear layers; `structure` as for those.
+    """What `generation.of_chunk` returns for codes z (n, d), by a decoder of `structure` (see `structure_arrays`).
 
     Only the first `counted` samples count in the sums and, where there is room for them, the squares."""
     widths, source, skip, relu = structure
@@ -97,23 +97,6 @@ def generate_kernel(z, parameters, structure, counted, uniforms, sums, squares, 
 
 
 @compiled()
-def decode_kernel(z, parameters, structure, index):
-    """`reconstruction.decode`: the operation whose trits have the largest logits, for codes z (n, d) -> index (n,)."""
-    widths, source, skip, relu = structure
-    total, hidden = widths.sum(), np.empty(ROWS * widths.sum(), f32)
-    for low in range(0, len(z), ROWS):
-        rows = min(ROWS, len(z) - low)
-        layers_forward_kernel(z[low : low + rows], parameters, hidden, widths, source, skip, relu, 0, rows)
-        logits = hidden[rows * (total - widths[-1]) : rows * total].reshape(rows, widths[-1])
-        for n in range(rows):
-            best = 0
-            for j in range(0, widths[-1], 3):
-                a, b, c = logits[n, j], logits[n, j + 1], logits[n, j + 2]
-                best = 3 * best + (max(b, c) > a) + (c > max(a, b))
-            index[low + n] = best
-
-
-@compiled()
 def outputs_kernel(x, parameters, structure, layer, out):
     """Output `layer` of a network of linear layers for inputs x (n, d) -> out (n, width)."""
     widths, source, skip, relu = structure
@@ -144,12 +127,6 @@ def of_chunk(decoder: Known, z: Tensor, uniforms: Tensor, counted: int, square: 
     return sums, squares, (sampled, argmax)
 
 
-def decode(decoder: Known, z: Tensor, index: Tensor) -> None:
-    """`reconstruction.decode` of a `known` decoder, into `index`."""
-    decode_kernel(z.numpy(), *decoder, index.numpy())
-
-
-def encode(encoder: Known, x: Tensor, mean: Tensor) -> None:
-    """The posterior means of a `known` encoder, into `mean`."""
-    heads = len(encoder[1][0]) - 2
-    outputs_kernel(x.numpy(), *encoder, heads, mean.numpy())
+def outputs(network: Known, x: Tensor, layer: int, out: Tensor) -> None:
+    """Output `layer` of a `known` network for inputs x (n, d), into `out` (n, width)."""
+    outputs_kernel(x.numpy(), *network, layer, out.numpy())

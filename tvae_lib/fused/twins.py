@@ -44,6 +44,10 @@ def terms_of(node: fx.Node, whole: fx.Node) -> list[tuple[fx.Node | None, fx.Nod
     return [(None, node)]
 
 
+def is_sum_of_rows(node: fx.Node) -> bool:
+    return node.target is torch.ops.aten.sum.dim_IntList and tuple(node.args[1:]) == ([0],) and not node.kwargs
+
+
 def rewrite(graph: fx.Graph) -> None:
     """Make of sums of scaled tensors, and of the sums over parts that `descend` takes, one piece each."""
     aten = torch.ops.aten
@@ -60,13 +64,13 @@ def rewrite(graph: fx.Graph) -> None:
         graph.eliminate_dead_code()
     for node in graph.find_nodes(op="call_function", target=updates.descend):
         cat = node.args[4][0].args[0]
-        if cat.target is aten.cat.default and all(part.target is aten.sum.dim_IntList for part in cat.args[0]):
+        if cat.target is aten.cat.default and all(is_sum_of_rows(part) for part in cat.args[0]):
             node.update_arg(4, [part.args[0] for part in cat.args[0]])
     graph.eliminate_dead_code()
 
 
 def program(step: Callable, example: tuple, team: Team) -> Program:
-    """`step` recorded with fused pieces, for tensors shaped like those of `example` (see `recording.Program`)."""
+    """`step` recorded with fused pieces, for tensors shaped like those of `example` (see `Program`)."""
     with twins(TWINS):
         tape = Tape(step, example)
     rewrite(tape.module.graph)
@@ -80,10 +84,7 @@ def compile_all() -> None:
         begun = state.initial_state(one.config, one.device)
         one.hasten(begun)
         one.epoch(begun)
-    z, codes = torch.zeros(8, vae.LATENT), torch.empty(8, vae.LATENT)
-    decoder, encoder = decoding.known(vae.DecoderA()), decoding.known(vae.Encoder())
+    z, decoder = torch.zeros(8, vae.LATENT), decoding.known(vae.DecoderA())
     assert decoder
-    assert encoder
     decoding.of_chunk(decoder, z, torch.zeros(TRITS, 8), 8, True)
-    decoding.decode(decoder, z, torch.empty(8, dtype=torch.int64))
-    decoding.encode(encoder, torch.zeros(8, TRITS), codes)
+    decoding.outputs(decoder, z, 0, torch.empty(8, int(decoder[1][0][0])))

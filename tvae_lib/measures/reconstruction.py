@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tvae_lib.measures.generation import likeliest, mean_and_error
-from tvae_lib.operations import SIZE, all_operations, index_of, one_hot
+from tvae_lib.operations import SIZE, TRITS, VALUES, all_operations, index_of, one_hot
 from tvae_lib.system.dual import DualVAE, cross_inject
-from tvae_lib.system.vae import Encoder, Posterior, log_likelihood, reparameterise
+from tvae_lib.system.vae import Posterior, log_likelihood, reparameterise
 from tvae_lib.training import recording
 from tvae_lib.training.threads import Team, allowed
 
@@ -37,31 +37,30 @@ def distortion(decoder: nn.Module, posterior: Posterior, samples: int, generator
 @torch.no_grad()
 def decode(decoder: nn.Module, z: Tensor) -> Tensor:
     """The operation that a decoder makes of each code by argmax: (n, d) -> (n,) index."""
-    index = z.new_empty(len(z), dtype=torch.int64)
-    if in_fused_passes("decode", decoder, z, index):
-        return index
+    logits = in_fused_passes(decoder, z, -1)
+    if logits is not None:
+        return likeliest(logits.unflatten(-1, (TRITS, VALUES)).movedim(0, -1))
     return torch.cat([likeliest(decoder(part).movedim(0, -1)) for part in z.split(2048)])
 
 
-def in_fused_passes(name: str, network: nn.Module, inputs: Tensor, out: Tensor) -> bool:
-    """Fill `out` by a function of `fused.decoding`, parts of the inputs on every thread; whether there is one."""
+def in_fused_passes(network: nn.Module, inputs: Tensor, layer: int) -> Tensor | None:
+    """What a layer of an encoder or a decoder puts out, parts of the inputs on every thread; None where it cannot."""
     fused = recording.fused("decoding") if inputs.device.type == "cpu" and inputs.dtype == torch.float32 else None
     known = fused.known(network) if fused else None
-    if known is None:
-        return False
+    if fused is None or known is None:
+        return None
+    widths = known[1][0]
+    layer, out = layer % len(widths), inputs.new_empty((len(inputs), int(widths[layer])))
     parts = zip(inputs.contiguous().split(2048), out.split(2048), strict=True)
-    Team([allowed()]).run([(getattr(fused, name), (known, *part)) for part in parts])
-    return True
+    Team([allowed()]).run([(fused.outputs, (known, x, layer, place)) for x, place in parts])
+    return out
 
 
 @torch.no_grad()
 def means(encoder: nn.Module, trits: Tensor) -> Tensor:
     """The posterior means of operations, trits (n, 9) as floats -> (n, d)."""
-    if isinstance(encoder, Encoder):
-        out = trits.new_empty((len(trits), encoder.mean.out_features))
-        if in_fused_passes("encode", encoder, trits, out):
-            return out
-    return encoder(trits).mean
+    found = in_fused_passes(encoder, trits, -2)  # the last layer but one
+    return encoder(trits).mean if found is None else found
 
 
 def is_exact(decoder: nn.Module, z: Tensor) -> Tensor:
