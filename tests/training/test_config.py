@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from shared import is_one_sentence
 
-from tvae_lib.training.config import FIELDS, PRESETS, Config, ParameterError, from_namespace, identity, make_config
+from tvae_lib.errors import ParameterError
+from tvae_lib.training.config import FIELDS, PRESETS, Config, from_namespace, identity, make_config
 
 BAD = [
     ("preset", "v6"),
@@ -65,8 +66,10 @@ def test_bad_value_is_refused_in_one_sentence(name, value):
 
 
 def test_unknown_parameter_is_named_with_its_value_and_the_known_ones():
-    with pytest.raises(ParameterError, match=r"^epoch is 5, but no such parameter exists; allowed are preset, epochs"):
-        make_config(epoch=5)
+    with pytest.raises(ParameterError, match=r"^ephocs is 5, but no such parameter exists; perhaps epochs is meant\.$"):
+        make_config(ephocs=5)
+    with pytest.raises(ParameterError, match=r"^colour is 5, but no such parameter exists; allowed are preset, epochs"):
+        make_config(colour=5)
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):

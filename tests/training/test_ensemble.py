@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tvae_lib.training.config import ParameterError, make_config
+from tvae_lib.errors import ParameterError
+from tvae_lib.training.config import make_config
 from tvae_lib.training.ensemble import Ensemble
 from tvae_lib.training.state import HISTORY, Controls, initial_state
 from tvae_lib.training.trainer import Trainer

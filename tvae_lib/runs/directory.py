@@ -1,74 +1,111 @@
 """A run as a directory of plain files: read back, judged whether it may be begun or continued, and locked.
 
 What each file holds is in book/howto.md. Model, history, evaluations and metrics hold no time, path or date: equal
-configurations give equal bytes on the same machine."""
+configurations give equal bytes on the same machine. Tensors are marked with the configuration they belong to, and
+metrics.json has the digest of every file of a finished run: a file that was changed since is not shown."""
 
 import contextlib
-import json
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tvae_lib.runs.files import FORMAT, read_tensors, write_atomic
+from tvae_lib.errors import FileError, ParameterError, shown
+from tvae_lib.runs.evaluate import TABLES, start
+from tvae_lib.runs.files import (
+    LEFTOVER,
+    advised,
+    digest_of_json,
+    file_error,
+    is_regular,
+    read_json,
+    read_sealed,
+    read_table,
+    read_tensors,
+    reason,
+    sha256,
+)
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.statenet import StateNet
-from tvae_lib.training.config import ROOT, Config, ParameterError, identity
+from tvae_lib.training.config import ROOT, Config, identity
+from tvae_lib.training.state import State, not_finite
 
 LOCK_SECONDS = float(os.environ.get("TVAE_LOCK_SECONDS", 15))  # a killed kernel can outlive its parent by a second
-OWN = (".lock", ".probe")
+RESTORABLE = ("history.csv", "evaluations.csv", "evaluations.safetensors", "model.safetensors")  # by the checkpoint
+FILES = ("config.json", *RESTORABLE, "metrics.json", "checkpoint.safetensors", "timing.json")
+SNAPSHOT = re.compile(r"epoch_(\d{4,6})\.safetensors")
+COPY = "restore it from a copy, or train anew in another run_dir"
 
 
 class Run:
-    """A run directory, read: what later chapters use instead of training again."""
+    """A run directory, read: what later chapters use instead of training again.
+
+    A file that is missing, damaged or of another run ends in a FileError, one sentence with its path."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
 
-    def _json(self, name: str) -> dict:
-        return json.loads((self.path / name).read_text())
-
     @property
     def config(self) -> dict:
         """config.json: `run_id`, `created`, `parameters`."""
-        return self._json("config.json")
+        config = read_sealed(self.path / "config.json")
+        if not isinstance(config.get("parameters"), dict):
+            raise file_error(self.path / "config.json", "holds no parameters", COPY)
+        return config
 
     @property
     def metrics(self) -> dict:
         """metrics.json: the final evaluation of A and B beside the untrained network and the uniform generator."""
-        return self._json("metrics.json")
+        metrics = read_sealed(self.path / "metrics.json")
+        if metrics.get("identity") != self.identity:
+            raise file_error(self.path / "metrics.json", "belongs to another run", COPY)
+        return metrics
 
     @property
     def timing(self) -> dict:
-        """timing.json: `sessions`, each with device, versions and seconds."""
-        return self._json("timing.json")
+        """timing.json: `sessions`, each with device, versions and seconds; none where it cannot be read."""
+        try:
+            timing = read_json(self.path / "timing.json")
+        except FileError:
+            timing = {}
+        sessions = timing.get("sessions")
+        known = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
+        return {"sessions": sessions if known else []}
 
     @property
     def finished(self) -> bool:
-        return (self.path / "metrics.json").exists()
+        return os.path.lexists(self.path / "metrics.json")
+
+    @property
+    def identity(self) -> str:
+        """The digest of the parameters that make the run what it is."""
+        return digest_of_json(self.config["parameters"])
 
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch; columns in `state.HISTORY`."""
-        return pd.read_csv(self.path / "history.csv")
+        return read_table(self.whole("history.csv"))
 
     @property
     def evaluations(self) -> pd.DataFrame:
         """One row an evaluation; `epoch` counts completed epochs, 0 is the untrained network."""
-        return pd.read_csv(self.path / "evaluations.csv")
+        return read_table(self.whole("evaluations.csv"))
 
     def log_p(self) -> tuple[Tensor, Tensor]:
         """Epochs (E,) and log p-hat of every operation (E, 2, M), float16, pathways A and B."""
-        tensors = read_tensors(self.path / "evaluations.safetensors")
+        tensors = read_tensors(self.whole("evaluations.safetensors"), identity=self.identity)
         return tensors["epoch"], tensors["log_p"]
 
     def snapshots(self) -> list[int]:
         """The epochs, counted as finished, of which the weights are kept besides the last."""
-        return sorted(int(path.stem.removeprefix("epoch_")) for path in (self.path / "snapshots").glob("epoch_*"))
+        found = [SNAPSHOT.fullmatch(path.name) for path in (self.path / "snapshots").glob("*")]
+        return sorted(int(name[1]) for name in found if name)
 
     def model(self, epoch: int | None = None) -> DualVAE:
         """The trained pair, or the one of a snapshot, on the CPU in evaluation mode."""
@@ -85,94 +122,184 @@ class Run:
 
     def _weights(self, epoch: int | None) -> dict[str, Tensor]:
         name = "model.safetensors" if epoch is None else f"snapshots/epoch_{epoch:04d}.safetensors"
-        return read_tensors(self.path / name)
+        return read_tensors(self.whole(name), identity=self.identity)
+
+    def digests(self) -> dict[str, str]:
+        """The digest of every file that metrics.json vouches for."""
+        snapshots = [f"snapshots/epoch_{epoch:04d}.safetensors" for epoch in self.snapshots()]
+        names = [*RESTORABLE, "checkpoint.safetensors", *snapshots]
+        return {name: sha256(self.path / name) for name in names}
+
+    def whole(self, name: str) -> Path:
+        """The path of a file of the run; FileError where a finished run's metrics.json has another digest of it."""
+        path = self.path / name
+        if self.finished:
+            expected = self.metrics["files"].get(name)
+            if not os.path.lexists(path):
+                raise file_error(path, "is missing", self.remedy(name))
+            if expected != sha256(path):
+                raise file_error(path, "is not what the run wrote, as its digest shows", self.remedy(name))
+        return path
+
+    def check_whole(self) -> None:
+        """FileError where a file of a finished run is missing or damaged; the checkpoint may be missing."""
+        for name in self.metrics["files"]:
+            if name != "checkpoint.safetensors" or os.path.lexists(self.path / name):
+                self.whole(name)
+
+    def remedy(self, name: str) -> str:
+        """What to do about a damaged file of a finished run."""
+        if name == "checkpoint.safetensors":
+            return "delete it: this finished run needs it only to be trained further"
+        try:
+            intact = self.metrics["files"].get("checkpoint.safetensors") == sha256(self.path / "checkpoint.safetensors")
+        except FileError:
+            intact = False
+        if intact and name in RESTORABLE:
+            return "the checkpoint is whole: delete metrics.json, and the command that made the run writes it again"
+        return COPY
 
 
 def run_path(config: Config) -> Path:
     """Where the run is kept; a relative `run_dir` is taken from the current directory."""
-    if config.run_dir:
-        return Path(config.run_dir).expanduser().resolve()
-    return ROOT / "runs" / f"{config.preset}-seed{config.seed}"
+    given = Path(config.run_dir) if config.run_dir else ROOT / "runs" / f"{config.preset}-seed{config.seed}"
+    try:
+        return given.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a working directory that is gone
+        raise refused(given, f"which leads nowhere ({reason(error)})") from None
+
+
+def refused(path: Path, why: str) -> ParameterError:
+    return ParameterError(
+        f"run_dir is {shown(str(path), 1000)}, {why}; it must be new, empty, or hold a run of this configuration."
+    )
+
+
+def read_checkpoint(path: Path, config: Config) -> State | None:
+    """The state that a run directory holds of a configuration, on the CPU; None where there is none yet.
+
+    FileError where it is damaged, of another run, or not a state of this configuration."""
+    file = path / "checkpoint.safetensors"
+    if not os.path.lexists(file):
+        if os.path.lexists(path / "history.csv"):
+            raise file_error(file, "is missing, though history.csv shows that there was one", COPY)
+        return None
+    with advised(COPY):
+        saved = read_tensors(file, identity=digest_of_json(identity(config)))
+    expected = start(config, torch.device("cpu"))
+
+    def shape(name: str, tensor: Tensor) -> tuple:
+        return tensor.dtype, tensor.shape[1:] if name in TABLES else tensor.shape
+
+    if {k: shape(k, v) for k, v in saved.items()} != {k: shape(k, v) for k, v in expected.items()}:
+        raise file_error(file, "holds no state of this configuration", COPY)
+    if not 0 < int(saved["epoch"]) <= config.total_epochs or len(saved["log_p"]) != len(saved["evaluations"]):
+        raise file_error(file, "holds a state that is not whole", COPY)
+    if lost := not_finite(saved):
+        raise file_error(file, f"holds a state that diverged: {lost} is not finite", COPY)
+    return {name: tensor.clone() for name, tensor in saved.items()}  # each in memory of its own
 
 
 def epoch_reached(path: Path) -> int:
     """How many epochs the checkpoint in a run directory has completed; 0 where there is none."""
-    if not (path / "checkpoint.safetensors").exists():
-        return 0
-    with safe_open(path / "checkpoint.safetensors", "pt") as file:
-        return int(file.get_tensor("epoch"))
+    file = path / "checkpoint.safetensors"
+    return int(read_tensors(file)["epoch"]) if os.path.lexists(file) else 0
 
 
-def refused(path: Path, why: str) -> ParameterError:
-    return ParameterError(f"run_dir is '{path}', {why}; it must be new, empty, or hold a run of this configuration.")
+def check_folder(path: Path) -> bool:
+    """Whether something is in a directory; ParameterError where it is none, or one of our names is not a file there."""
+    try:
+        if not os.path.lexists(path):
+            return False
+        if not path.is_dir():
+            raise refused(path, "which is a file")
+        for name in (*FILES, ".lock"):
+            if os.path.lexists(path / name) and not is_regular(path / name):
+                raise refused(path, f"in which {name} is no regular file")
+        snapshots = path / "snapshots"
+        if os.path.lexists(snapshots) and (snapshots.is_symlink() or not snapshots.is_dir()):
+            raise refused(path, "in which snapshots is no folder of its own")
+        return any(entry.name != ".lock" and not is_leftover(entry) for entry in path.iterdir())
+    except OSError as error:
+        raise refused(path, f"which cannot be read ({reason(error)})") from None
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a kill left of one of our own writes."""
+    found = LEFTOVER.fullmatch(path.name)
+    ours = found is not None and (found["name"] in FILES or SNAPSHOT.fullmatch(found["name"]) is not None)
+    return ours and is_regular(path)
 
 
 def status(config: Config) -> str:
-    """What its directory holds of a configuration: "new", "unfinished" or "finished"; ParameterError where neither."""
+    """What its directory holds of a configuration: "new", "unfinished" or "finished".
+
+    ParameterError where it is to stay as it is; FileError where a file that is needed is damaged."""
     path = run_path(config)
-    try:
-        if path.exists() and not path.is_dir():
-            raise refused(path, "which is a file")
-        if not path.exists() or all(entry.name in OWN or entry.suffix == ".tmp" for entry in path.iterdir()):
-            return "new"
-    except OSError as error:
-        raise refused(path, f"which cannot be read ({error.strerror})") from None
+    if not check_folder(path):
+        return "new"
     if not config.resume:
-        raise ParameterError(f"run_dir is '{path}', which is not empty; with resume False it must be new or empty.")
+        raise ParameterError(
+            f"run_dir is {shown(str(path), 1000)}, which is not empty; with resume False it must be new or empty."
+        )
     check_recorded(path, config)
-    return progress_made(path, config.last_epoch)
+    return progress_made(path, config)
 
 
 def check_recorded(path: Path, config: Config) -> None:
     """ParameterError where a directory that is not empty does not hold a run of this configuration."""
-    if not (path / "config.json").exists():
+    if not os.path.lexists(path / "config.json"):
         raise refused(path, "which holds other files")
-    try:
-        recorded = Run(path).config
-        version, parameters = recorded["format"], recorded["parameters"]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise refused(path, "whose config.json cannot be read") from None
-    if version != FORMAT:
-        raise refused(path, f"a run of format {version} where this version writes {FORMAT}")
+    parameters = Run(path).config["parameters"]
     for name, value in identity(config).items():
         if parameters.get(name) != value:
-            raise refused(path, f"a run with {name} {parameters.get(name)!r} where this one has {value!r}")
+            found = shown(parameters.get(name))
+            raise refused(path, f"a run with {name} {found} where this one has {shown(value)}")
 
 
-def progress_made(path: Path, epochs: int) -> str:
-    """Whether a run is "finished" or "unfinished" if it is to go to `epochs`; ParameterError if it cannot get there."""
-    finished = Run(path).metrics["epochs"] if Run(path).finished else 0
-    try:
-        done = max(finished, epoch_reached(path))
-    except SafetensorError:
-        raise refused(path, "whose checkpoint cannot be read") from None
+def progress_made(path: Path, config: Config) -> str:
+    """Whether a run that is to go to `last_epoch` is "finished" or "unfinished"; an error if it cannot get there."""
+    run, epochs = Run(path), config.last_epoch
+    finished = run.metrics["epochs"] if run.finished else 0
+    if finished == epochs:
+        run.check_whole()
+        return "finished"
+    if finished and not os.path.lexists(path / "checkpoint.safetensors"):
+        raise refused(path, "a finished run without the checkpoint that going on needs")
+    saved = read_checkpoint(path, config)
+    done = max(finished, int(saved["epoch"]) if saved else 0)
     if done > epochs:
         raise ParameterError(
-            f"epochs is {epochs}; it must be at least {done}, as far as the run in run_dir '{path}' has come."
+            f"epochs is {epochs}; it must be at least {done}, as far as the run in {shown(str(path), 1000)} has come."
         )
-    if finished == epochs:
-        return "finished"
-    if finished and not (path / "checkpoint.safetensors").exists():
-        raise refused(path, "a finished run without the checkpoint that going on needs")
+    for epoch in run.snapshots() if saved else ():
+        with advised("delete it to go on without it"):
+            read_tensors(path / "snapshots" / f"epoch_{epoch:04d}.safetensors", identity=run.identity)
     return "unfinished"
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The directory for this process alone, made if it is missing; ParameterError where it cannot be written."""
+    """The directory for this process alone, made if it is missing; ParameterError where it cannot be written.
+
+    Where the file system has no locks, .lock itself is one and names host and process."""
+    lock = FileLock(path / ".lock", timeout=LOCK_SECONDS, poll_interval=0.1)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=LOCK_SECONDS, poll_interval=0.1).acquire()
+        check_folder(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            acquired = lock.acquire()
     except Timeout:
-        raise refused(path, "in which another process is at work") from None
-    except OSError as error:
-        raise refused(path, f"which cannot be written ({error.strerror})") from None
-    with lock:
-        for leftover in path.rglob(".*.tmp"):
-            leftover.unlink()
-        try:
-            write_atomic(path / ".probe", b"")
-            (path / ".probe").unlink()
-        except OSError as error:
-            raise refused(path, f"which cannot be written ({error.strerror})") from None
+        holder = " ".join((path / ".lock").read_text(errors="replace").split()[:2])
+        told = f" (process and host {holder}; if it is gone, delete .lock)" if holder else ""
+        raise refused(path, f"in which another process is at work{told}") from None
+    except (OSError, ValueError) as error:
+        raise refused(path, f"which cannot be written ({reason(error)})") from None
+    if any("flock not supported" in str(warning.message) for warning in caught):
+        print(f"{shown(str(path), 1000)} has no file locks; .lock there names this host and process meanwhile.")
+    with acquired:
+        for folder in (path, path / "snapshots"):
+            for leftover in filter(is_leftover, folder.glob(".*.tmp")):
+                leftover.unlink()
         yield

@@ -13,8 +13,9 @@ from tvae_lib.rng import stream
 from tvae_lib.runs.files import FORMAT
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.losses import TERMS
+from tvae_lib.system.vae import kl_to_prior
 from tvae_lib.training.config import Config
-from tvae_lib.training.state import State, initial_state, load
+from tvae_lib.training.state import State, initial_state, load, not_finite
 from tvae_lib.training.threads import alone
 from tvae_lib.training.trainer import Trainer
 
@@ -84,10 +85,27 @@ def evaluate(trainer: Trainer, state: State) -> State:
     return state | {name: torch.cat([state[name], rows]) for name, rows in new.items()}
 
 
-def start(trainer: Trainer) -> State:
+@alone()
+@torch.no_grad()
+def not_usable(trainer: Trainer, state: State) -> str:
+    """What of a state is not finite, in words; empty where all of it is, and what the networks make of it too.
+
+    Every operation is encoded, and its mean decoded: parameters can be finite and too large to compute with."""
+    if lost := not_finite(state):
+        return lost
+    model = load(trainer.step.model, state["theta"])
+    for pathway in PATHWAYS:
+        vae = getattr(model, pathway)
+        posterior = vae.encoder(trainer.trits)
+        if not (kl_to_prior(posterior).isfinite().all() and vae.decoder(posterior.mean).isfinite().all()):
+            return f"what {pathway} makes of the operations"
+    return ""
+
+
+def start(config: Config, device: torch.device) -> State:
     """The state before the first epoch, with empty tables of evaluations."""
-    return initial_state(trainer.config, trainer.device) | {
-        "evaluations": torch.empty((0, len(evaluation_columns(trainer.config))), dtype=torch.float64),
+    return initial_state(config, device) | {
+        "evaluations": torch.empty((0, len(evaluation_columns(config))), dtype=torch.float64),
         "log_p": torch.empty((0, 2, SIZE), dtype=torch.float16),
     }
 

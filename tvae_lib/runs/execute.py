@@ -6,7 +6,7 @@ import io
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from tvae_lib.runs.directory import Run, epoch_reached, locked, run_path, status
-from tvae_lib.runs.evaluate import TABLES, evaluate, evaluation_columns, final_metrics, start
-from tvae_lib.runs.files import FORMAT, read_tensors, write_json, write_table, write_tensors
+from tvae_lib.errors import DivergenceError, FileError, ParameterError, UserError, shown
+from tvae_lib.runs.directory import Run, epoch_reached, locked, read_checkpoint, run_path, status
+from tvae_lib.runs.evaluate import TABLES, evaluate, evaluation_columns, final_metrics, not_usable, start
+from tvae_lib.runs.files import FORMAT, digest_of_json, write_json, write_sealed, write_table, write_tensors
 from tvae_lib.system.schedules import CLOCK
-from tvae_lib.training.config import Config, ParameterError, identity
+from tvae_lib.training.config import Config, identity
 from tvae_lib.training.ensemble import Ensemble, check_alike, check_replicas
 from tvae_lib.training.state import HISTORY, State, unflatten
 from tvae_lib.training.trainer import RECORD_FROM, Trainer
@@ -29,26 +30,31 @@ SNAPSHOTS = (0, 40, 120, 150, 250)  # on the clock of the schedules
 def execute(config: Config) -> Run:
     """Start, continue or show the run of a configuration, and return it.
 
-    A finished run is shown: nothing is computed or written. Raises ParameterError before anything is trained."""
+    A finished run is shown: nothing is computed or written. Raises ParameterError, or FileError about what is there,
+    before anything is trained; DivergenceError or FileError where the training could not go on."""
     return execute_together([config])[0]
 
 
 def execute_together(configs: list[Config]) -> list[Run]:
     """As `execute`, for several configurations that train as one ensemble, each in a run directory of its own.
 
-    Runs whose checkpoints are at different epochs go on in groups, one after the other. One that diverges ends alone:
-    the others go on, and FloatingPointError comes at the end. Raises ParameterError before anything is trained."""
+    Runs whose checkpoints are at different epochs go on in groups, one after the other. One that diverges or cannot be
+    written ends alone: the others go on, and its error comes at the end."""
     check_together(configs)
     wanted = [config for config in configs if status(config) != "finished"]
     with contextlib.ExitStack() as stack:
         for config in wanted:
             stack.enter_context(locked(run_path(config)))
         groups: dict[int, list[Config]] = {}
-        for config in filter(begin, wanted):
+        for config in [config for config in wanted if status(config) != "finished"]:  # now that nobody else is at work
             groups.setdefault(epoch_reached(run_path(config)), []).append(config)
-        errors = [str(error) for epoch in sorted(groups) for error in train_to_end(groups[epoch])]
+        for config in wanted:
+            begin(config)
+        errors = [error for epoch in sorted(groups) for error in train_to_end(groups[epoch])]
+    if len(errors) > 1:
+        raise UserError("; ".join(str(error).removesuffix(".") for error in errors) + ".")
     if errors:
-        raise FloatingPointError("; ".join(errors))
+        raise errors[0]
     return [Run(run_path(config)) for config in configs]
 
 
@@ -64,21 +70,19 @@ def check_together(configs: list[Config]) -> None:
             raise ParameterError(f"run_dir is '{path}' in replicas {paths.index(path)} and {i}; each needs its own.")
 
 
-def begin(config: Config) -> bool:
-    """Whether the run is still to be trained; if so, its directory says so from now on."""
-    path, found = run_path(config), status(config)
-    if found == "new":
-        now = datetime.datetime.now(datetime.UTC)
-        content = {
-            "format": FORMAT,
-            "run_id": f"{config.preset}-seed{config.seed}-{now:%Y%m%dT%H%M%SZ}",
-            "created": now.isoformat(timespec="seconds"),
-            "parameters": identity(config),
-        }
-        write_json(path / "config.json", content)
-    if found == "unfinished":
-        (path / "metrics.json").unlink(missing_ok=True)  # it says that the other files are final
-    return found != "finished"
+def begin(config: Config) -> None:
+    """Let a new directory say what it holds from now on."""
+    path = run_path(config)
+    if (path / "config.json").exists():
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    content = {
+        "format": FORMAT,
+        "run_id": f"{config.preset}-seed{config.seed}-{now:%Y%m%dT%H%M%SZ}",
+        "created": now.isoformat(timespec="seconds"),
+        "parameters": identity(config),
+    }
+    write_sealed(path / "config.json", content)
 
 
 def device_name(device: torch.device) -> str:
@@ -98,15 +102,14 @@ class Member:
     def __init__(self, trainer: Trainer, replicas: int):
         self.trainer, self.config, self.replicas = trainer, trainer.config, replicas
         self.path, self.epochs = run_path(self.config), self.config.last_epoch
-        (self.path / "snapshots").mkdir(exist_ok=True)
-        self.state = start(trainer)
-        if (self.path / "checkpoint.safetensors").exists():
-            saved = read_tensors(self.path / "checkpoint.safetensors")  # each in memory of its own, where it belongs
-            self.state = {name: saved[name].clone().to(tensor.device) for name, tensor in self.state.items()}
+        self.identity = digest_of_json(identity(self.config))
+        self.state = start(self.config, trainer.device)
+        if saved := read_checkpoint(self.path, self.config):
+            self.state = {name: saved[name].to(tensor.device) for name, tensor in self.state.items()}
         self.steps_taken = "plain"
         self.snapshots = {round(t * self.config.total_epochs / CLOCK) for t in SNAPSHOTS}
         self.first, self.seconds = self.epoch, {"training": 0.0, "evaluation": 0.0}
-        self.sessions = Run(self.path).timing["sessions"] if (self.path / "timing.json").exists() else []
+        self.sessions = Run(self.path).timing["sessions"]
 
     @property
     def epoch(self) -> int:
@@ -127,28 +130,45 @@ class Member:
     def visit(self) -> None:
         """Whatever is due between two epochs: a snapshot, an evaluation, a checkpoint."""
         epoch, config = self.epoch, self.config
-        if epoch in self.snapshots:
-            self.save_model(self.path / "snapshots" / f"epoch_{epoch:04d}.safetensors")
+        snapshot = self.path / "snapshots" / f"epoch_{epoch:04d}.safetensors"
+        if epoch in self.snapshots and not (epoch == self.first and snapshot.exists()):
+            self.prepare()
+            self.save_model(snapshot)
         if epoch % config.eval_every == 0 and epoch // config.eval_every == len(self.state["evaluations"]):
             self.check()
             with timed([self], "evaluation"):
                 self.state = evaluate(self.trainer, self.state)
         if epoch > self.first and (epoch % config.checkpoint_every == 0 or epoch == self.epochs):
-            self.check()
-            write_tensors(self.path / "checkpoint.safetensors", self.state)
+            self.prepare()
+            write_tensors(self.path / "checkpoint.safetensors", self.state, identity=self.identity)
             self.save_tables()
             self.save_timing()
 
+    def prepare(self) -> None:
+        """Before anything is written: what is kept is finite, and metrics.json, which vouches for the files, goes."""
+        self.check()
+        try:
+            (self.path / "snapshots").mkdir(exist_ok=True)
+            (self.path / "metrics.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise FileError(f"{shown(str(self.path), 1000)} cannot be written ({error.strerror}).") from None
+
     def check(self) -> None:
-        lost = ~self.state["history"][: self.epoch, HISTORY.index("loss")].isfinite()
-        if lost.any():
-            first = lost.nonzero()[0].item() + 1
-            raise FloatingPointError(f"the loss is not finite from epoch {first} on in run_dir '{self.path}'")
+        """DivergenceError where the state is not finite, or too large to compute with."""
+        if lost := not_usable(self.trainer, self.state):
+            kept = epoch_reached(self.path)
+            path = shown(str(self.path), 1000)
+            told = f"its checkpoint of epoch {kept} is good" if kept else "it has no checkpoint yet"
+            raise DivergenceError(
+                f"the run in {path} diverged by epoch {self.epoch}: {lost} is not finite; {told}, "
+                "and the same command goes on from there, but if this comes again, take a lower lr or another seed, "
+                "and a run_dir of its own."
+            )
 
     def save_model(self, path: Path) -> None:
         net = unflatten(self.state["statenet_theta"], self.trainer.statenet)
         named = {f"statenet.{name}": tensor for name, tensor in net.items()}
-        write_tensors(path, unflatten(self.state["theta"], self.trainer.step.model) | named)
+        write_tensors(path, unflatten(self.state["theta"], self.trainer.step.model) | named, identity=self.identity)
 
     def save_tables(self) -> None:
         history = pd.DataFrame(self.state["history"][: self.epoch].cpu().numpy(), columns=list(HISTORY))
@@ -172,15 +192,17 @@ class Member:
         write_json(self.path / "timing.json", {"format": FORMAT, "sessions": [*self.sessions, session]})
 
     def finish(self) -> None:
-        """The files of the end; metrics.json comes last."""
+        """The files of the end; metrics.json comes last, and vouches for the others."""
+        self.prepare()
         self.save_model(self.path / "model.safetensors")
         self.save_tables()  # again, in case the last session ended after its checkpoint
         tables = {"epoch": self.state["evaluations"][:, 0].long(), "log_p": self.state["log_p"]}
-        write_tensors(self.path / "evaluations.safetensors", tables)
+        write_tensors(self.path / "evaluations.safetensors", tables, identity=self.identity)
         with timed([self], "evaluation"):
             metrics = final_metrics(self.trainer, self.state)
         self.save_timing()
-        write_json(self.path / "metrics.json", metrics)
+        vouched = {"identity": self.identity, "files": Run(self.path).digests()}
+        write_sealed(self.path / "metrics.json", metrics | vouched)
 
 
 @contextlib.contextmanager
@@ -195,7 +217,19 @@ def timed(members: list[Member], what: str) -> Iterator[None]:
         member.seconds[what] += seconds
 
 
-def train_to_end(configs: list[Config]) -> list[FloatingPointError]:
+def each(going: list[Member], act: Callable[[Member], None]) -> list[UserError]:
+    """Let every member act; one that cannot leaves the others, and its error is returned."""
+    errors: list[UserError] = []
+    for member in list(going):
+        try:
+            act(member)
+        except (DivergenceError, FileError) as error:
+            errors.append(error)
+            going.remove(member)
+    return errors
+
+
+def train_to_end(configs: list[Config]) -> list[UserError]:
     """Train runs that are at the same epoch to their end, as one; what is wrong with those that did not get there."""
     automatic, several = "cuda" if torch.cuda.is_available() else "cpu", len(configs) > 1
     device = automatic if configs[0].device == "auto" else configs[0].device
@@ -210,18 +244,13 @@ def train_to_end(configs: list[Config]) -> list[FloatingPointError]:
             trainer.hasten(state)
         for member in everyone:
             member.steps_taken = trainer.path
-    going, errors = list(everyone), []
+    going, errors = list(everyone), list[UserError]()
     title = f"{len(configs)} runs" if several else f"{configs[0].preset}, seed {configs[0].seed}"
     # A bar that moves in a terminal; elsewhere it is silent, and printed line by line for a log or a page.
     file = sys.stdout if sys.stdout.isatty() else io.StringIO()
     with tqdm(desc=title, total=epochs, initial=first, unit="epoch", ncols=100, file=file) as bar:
         while True:
-            for member in list(going):
-                try:
-                    member.visit()
-                except FloatingPointError as error:
-                    errors.append(error)
-                    going.remove(member)
+            errors += each(going, Member.visit)
             if not going or going[0].epoch >= epochs:
                 break
             bar.set_postfix_str(going[0].coverage, refresh=False)
@@ -232,6 +261,4 @@ def train_to_end(configs: list[Config]) -> list[FloatingPointError]:
             bar.update()
             if not sys.stdout.isatty() and (bar.n % -(-epochs // 20) == 0 or bar.n == epochs):
                 print(bar, flush=True)
-    for member in going:
-        member.finish()
-    return errors
+    return errors + each(going, Member.finish)

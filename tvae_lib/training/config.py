@@ -3,7 +3,8 @@
 `make_config` turns whatever a caller passed into a `Config`, or raises `ParameterError` with one sentence that names
 the parameter, its value and what is allowed. It writes nothing."""
 
-import math
+import ast
+import difflib
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import torch
 
+from tvae_lib.errors import FileError, ParameterError, shown
 from tvae_lib.operations import SIZE
 from tvae_lib.system.losses import SIGMA_REP
 from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO
@@ -18,9 +20,11 @@ from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA
 from tvae_lib.system.vae import LATENT
 from tvae_lib.training.threads import allowed
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(__file__).resolve().parents[2]
+ROOT = SOURCE if (SOURCE / "pyproject.toml").exists() else Path()  # outside a checkout, wherever one works
 REFERENCE = ROOT / "results" / "reference"
 SHOW_REFERENCE = "TVAE_SHOW_REFERENCE"  # set by the tests: the full-run notebook shows the reference run
+NO = ("", "0", "false", "no", "off")
 
 # What the analysis on paper and small runs suggest instead of the document's equations; no ablation has tested it yet.
 CORRECTED = {
@@ -40,10 +44,6 @@ PRESETS = {"document": {}, "corrected": CORRECTED}
 SWITCH = (True, False)
 
 
-class ParameterError(ValueError):
-    """A parameter is out of its range; the message is one sentence for the person who typed it."""
-
-
 def _parameter(default, kind, help, system=False, **rules):
     return field(default=default, metadata={"kind": kind, "help": help, "system": system, **rules})
 
@@ -52,7 +52,7 @@ def _number(default, low, high, help, kind=float, system=True):
     return _parameter(default, kind, help, system, low=low, high=high)
 
 
-def _whole(default, low, high, help):
+def _count(default, low, high, help):
     return _number(default, low, high, help, int, system=False)
 
 
@@ -65,23 +65,23 @@ class Config:
     """Every parameter of a run. The defaults are the preset `document`; `make_config` checks and fills them in."""
 
     preset: str = _choice("document", tuple(PRESETS), "the equations as written, or as the analysis mends them", False)
-    epochs: int | None = _whole(None, 1, 100_000, "how far to train, 1 ... total_epochs; None: all the way")
-    total_epochs: int = _whole(400, 1, 100_000, "the length of the schedules, in epochs")
-    seed: int = _whole(0, 0, 2**64 - 1, "seed of all random numbers, 0 ... 2^64 - 1")
+    epochs: int | None = _count(None, 1, 100_000, "how far to train, 1 ... total_epochs; None: all the way")
+    total_epochs: int = _count(400, 1, 100_000, "the length of the schedules, in epochs")
+    seed: int = _count(0, 0, 2**64 - 1, "seed of all random numbers, 0 ... 2^64 - 1")
     device: str = _parameter("auto", str, "auto (a GPU when there is one), cpu, cuda or cuda:N")
     threads: str | int = _parameter("auto", str, "of the CPU: auto (as many as pay), or a number from 1 to 256")
-    batch_size: int = _whole(512, 1, SIZE, "operations in a training step, 1 ... 19,683")
+    batch_size: int = _count(512, 1, SIZE, "operations in a training step, 1 ... 19,683")
     holdout: float = _number(0.0, 0, 0.9, "fraction of operations kept out of training, 0 ... 0.9", system=False)
-    eval_every: int = _whole(10, 1, 100_000, "epochs between evaluations (they do not change the model)")
-    eval_samples: int = _whole(262_144, 1024, 2**30, "prior samples behind p(x) during training")
-    final_samples: int = _whole(10_485_760, 1024, 2**34, "prior samples behind p(x) at the end")
+    eval_every: int = _count(10, 1, 100_000, "epochs between evaluations (they do not change the model)")
+    eval_samples: int = _count(262_144, 1024, 2**30, "prior samples behind p(x) during training")
+    final_samples: int = _count(10_485_760, 1024, 2**34, "prior samples behind p(x) at the end")
     final_error: float = _number(
         5e-4, 0, 1, "at the end fewer do once KL(U||p) is known to so many nats; 0: never fewer", system=False
     )
     coverage_samples: tuple[int, ...] = _parameter(
         (10_000, 50_000, 195_000), tuple, "numbers of draws at which coverage is reported, comma separated"
     )
-    checkpoint_every: int = _whole(10, 1, 100_000, "epochs between checkpoints: what a killed run can lose")
+    checkpoint_every: int = _count(10, 1, 100_000, "epochs between checkpoints: what a killed run can lose")
     run_dir: str = _parameter("", str, "where the run is kept; empty: runs/<preset>-seed<seed>")
     resume: bool = _choice(
         True, SWITCH, "continue or show the run in run_dir; False: refuse one that is not empty", False
@@ -135,31 +135,49 @@ FREE = ("epochs", "device", "threads", "run_dir", "resume")
 OPTIONAL = ("epochs", *(name for name, f in FIELDS.items() if f.metadata["system"]))
 
 
+def _whole(text: str) -> int | None:
+    """A short whole number written out; None where it is none."""
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) < 12 else None
+
+
 def _coverage(value) -> tuple[int, ...]:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    counts: list = [int(part) if isinstance(part, str) and part.strip().isdecimal() else part for part in parts]
+    counts: list = [_whole(part) if isinstance(part, str) else part for part in parts]
     if counts and all(type(n) is int and 1 <= n <= 100_000_000 for n in counts):
         return tuple(sorted(set(counts)))
     raise ParameterError(
-        f"coverage_samples is {value!r}; it must be whole numbers from 1 to 100,000,000 with commas between."
+        f"coverage_samples is {shown(value)}; it must be whole numbers from 1 to 100,000,000 with commas between."
     )
 
 
 def _threads(value) -> str | int:
-    count = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 4 else value
-    if value == "auto" or (type(count) is int and 1 <= count <= 256):
+    count = _whole(value) if isinstance(value, str) and value != "auto" else value
+    if count == "auto" or (type(count) is int and 1 <= count <= 256):
         return count
-    raise ParameterError(f"threads is {value!r}; it must be 'auto' or a whole number from 1 to 256.")
+    raise ParameterError(f"threads is {shown(value)}; it must be 'auto' or a whole number from 1 to 256.")
+
+
+def _run_dir(value) -> str:
+    """A path that the system can name; whether it can be used is seen when the run begins."""
+    try:
+        if type(value) is str and b"\0" not in os.fsencode(Path(value).expanduser()):
+            return value
+        allowed = "text (papermill's -r passes a number as text)"
+    except (RuntimeError, ValueError):  # no such user; not to be encoded
+        allowed = "a path that exists or can be made"
+    raise ParameterError(f"run_dir is {shown(value)}; it must be {allowed}, without null characters.")
+
+
+SPECIAL = {"coverage_samples": _coverage, "threads": _threads, "run_dir": _run_dir}
 
 
 def _checked(name: str, value, **limits):
     """`value` as the type of parameter `name`, or the sentence that says why not; `limits` narrow its range."""
+    if name in SPECIAL:
+        return SPECIAL[name](value)
     rules = {**FIELDS[name].metadata, **limits}
     kind = rules["kind"]
-    if kind is tuple:
-        return _coverage(value)
-    if name == "threads":
-        return _threads(value)
     if "choices" in rules:
         if type(value) is kind and value in rules["choices"]:
             return value
@@ -169,24 +187,30 @@ def _checked(name: str, value, **limits):
     elif kind is str:
         if type(value) is str:
             return value
-        allowed = "text"
+        allowed = "text (papermill's -r passes a number as text)"
     else:
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is kind and math.isfinite(value) and rules["low"] <= value <= rules["high"]:
-            return value
+        number = type(value) is kind or (kind is float and type(value) is int)
+        if number and rules["low"] <= value <= rules["high"]:
+            return kind(value)
         low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (rules["low"], rules["high"]))
         allowed = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
         if kind is float and isinstance(value, str):
             allowed += " (in a YAML file 1e-2 is text: write 0.01)"
-    raise ParameterError(f"{name} is {value!r}; it must be {allowed}.")
+    raise ParameterError(f"{name} is {shown(value)}; it must be {allowed}.")
 
 
 def _check_device(device: str) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     known = ["auto", "cpu"] + (["cuda"] if count else []) + [f"cuda:{i}" for i in range(count)]
     if device not in known:
-        raise ParameterError(f"device is {device!r}; on this machine it must be one of {', '.join(known)}.")
+        raise ParameterError(f"device is {shown(device)}; on this machine it must be one of {', '.join(known)}.")
+
+
+def _unknown(name: str, value) -> ParameterError:
+    near = difflib.get_close_matches(name, FIELDS, 1, 0.7)
+    told = f"perhaps {near[0]} is meant" if near else f"allowed are {', '.join(FIELDS)}"
+    name = name if name.isidentifier() else shown(name)
+    return ParameterError(f"{name} is {shown(value)}, but no such parameter exists; {told}.")
 
 
 def make_config(**given) -> Config:
@@ -195,7 +219,7 @@ def make_config(**given) -> Config:
     Raises ParameterError, one sentence, for an unknown name or a value that is not allowed."""
     for name, value in given.items():
         if name not in FIELDS:
-            raise ParameterError(f"{name} is {value!r}, but no such parameter exists; allowed are {', '.join(FIELDS)}.")
+            raise _unknown(name, value)
     given = {name: value for name, value in given.items() if value is not None or name not in OPTIONAL}
     preset = _checked("preset", given.get("preset", "document"))
     values = {"preset": preset, **PRESETS[preset]} | {
@@ -209,21 +233,57 @@ def make_config(**given) -> Config:
     return config
 
 
-def from_namespace(namespace: dict) -> Config:
-    """The configuration in a notebook's global names: every plain value there is taken for a parameter.
+def _is_plain(value: ast.AST | None) -> bool:
+    """Whether an expression is a value written out, as papermill writes parameters: float('nan') too."""
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Name) and value.func.id == "float" and all(map(_is_plain, value.args))
+    plain = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp, ast.unaryop, ast.expr_context)
+    return value is not None and all(isinstance(node, plain) for node in ast.walk(value))
 
-    Call it before anything else is defined, so that a misspelt parameter is found. With the environment variable
-    TVAE_SHOW_REFERENCE set, the run is the reference run."""
-    hidden = getattr(namespace.get("get_ipython", lambda: SimpleNamespace())(), "user_ns_hidden", {})
-    plain = (bool, int, float, str, list, tuple, dict, type(None))
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in hidden and name not in ("In", "Out") and isinstance(value, plain)
-    }
-    if os.environ.get(SHOW_REFERENCE):
+
+def _plain_assignments(cell: str) -> list[str]:
+    """The names that a cell assigns where it does nothing but assign plain values; else none."""
+    names: list[str] = []
+    try:
+        statements = ast.parse(cell).body
+    except (SyntaxError, ValueError):
+        return []
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_plain(statement.value):
+            return []
+        for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+            if not isinstance(target, ast.Name):
+                return []
+            names.append(target.id)
+    return names
+
+
+def _typed(namespace: dict) -> list[str]:
+    """The names in a notebook that somebody meant for parameters: of the cells of plain values just above this one.
+
+    Outside a notebook, all plain values. What a page or papermill's --inject-paths defines is not among them."""
+    cells = namespace.get("In")
+    names: list[str] = []
+    if isinstance(cells, list) and len(cells) > 1:
+        for cell in reversed(cells[:-1]):  # the last one is the one that asks
+            if not (found := _plain_assignments(cell)):
+                break
+            names += found
+    else:
+        hidden = getattr(namespace.get("get_ipython", lambda: SimpleNamespace())(), "user_ns_hidden", {})
+        plain = (bool, int, float, str, list, tuple, dict, type(None))
+        names = [name for name, value in namespace.items() if name not in hidden and isinstance(value, plain)]
+    return [name for name in names if not name.startswith(("_", "PAPERMILL_")) and name not in ("In", "Out")]
+
+
+def from_namespace(namespace: dict) -> Config:
+    """The configuration in a notebook's global names; a name that is no parameter, in the cells just above, is refused.
+
+    With the environment variable TVAE_SHOW_REFERENCE set to anything but 0, the run is the reference run."""
+    given = {name: namespace[name] for name in [*FIELDS, *_typed(namespace)] if name in namespace}
+    if os.environ.get(SHOW_REFERENCE, "").strip().lower() not in NO:
         if not (REFERENCE / "metrics.json").exists():
-            raise FileNotFoundError(f"{SHOW_REFERENCE} is set, but there is no finished run in {REFERENCE}")
+            raise FileError(f"{SHOW_REFERENCE} is set, but there is no finished run in {shown(str(REFERENCE))}.")
         given["run_dir"] = str(REFERENCE)
     return make_config(**given)
 

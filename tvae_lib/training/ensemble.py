@@ -9,8 +9,9 @@ from operator import attrgetter
 import torch
 from torch import Tensor, vmap
 
+from tvae_lib.errors import ParameterError
 from tvae_lib.system.dual import DualVAE
-from tvae_lib.training.config import Config, ParameterError
+from tvae_lib.training.config import Config
 from tvae_lib.training.state import Controls, Prescribed, Prescription, State, prescribe
 from tvae_lib.training.trainer import Step, Trainer
 

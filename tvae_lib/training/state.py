@@ -151,6 +151,17 @@ def initial_state(config: Config, device: torch.device) -> State:
     }
 
 
+def not_finite(state: State) -> str:
+    """The first part of a state that is not finite, in words; empty where all of it is."""
+    epoch = int(state["epoch"])
+    rows = ~state["history"][:epoch].isfinite()
+    if rows.any():
+        row, column = rows.nonzero()[0].tolist()
+        return f"{HISTORY[column]} of epoch {row + 1}"
+    parts = [name for name in state if name not in ("epoch", "history", "evaluations", "log_p")]
+    return next((name for name in parts if not state[name].isfinite().all()), "")
+
+
 def history_row(state: State) -> dict[str, float]:
     """The last row of the history: a value for each name in `HISTORY`."""
     return dict(zip(HISTORY, state["history"][int(state["epoch"]) - 1].tolist(), strict=True))
