@@ -2,6 +2,7 @@
 
 python -m studies part TABLE PART             train and measure what the table lacks of a part
 python -m studies merge TABLE                 add the parts that are whole to the table
+python -m studies drop TABLE COLUMN=VALUE...  take rows out of the table, to have them made again
 python -m studies together SETTING SEED...    train whole runs as one ensemble, one directory each
 python -m studies summary SETTING SEED        what is kept of a finished run: a .json and a .csv"""
 
@@ -13,14 +14,14 @@ from pathlib import Path
 from studies import whole_runs
 from studies.catalogue import STUDIES, study_of
 from studies.study import make_part, merge
-from studies.tables import FOLDER
-from tvae_lib.training.config import ParameterError
+from studies.tables import FOLDER, drop
+from tvae_lib.errors import ParameterError, UserError
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m studies", description=__doc__.splitlines()[0])
     steps = top.add_subparsers(dest="step", required=True)
-    for name, arguments in {"part": ("table", "part"), "merge": ("table",)}.items():
+    for name, arguments in {"part": ("table", "part"), "merge": ("table",), "drop": ("table",)}.items():
         step = steps.add_parser(name)
         for argument in arguments:
             step.add_argument(argument)
@@ -30,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     for step in steps.choices.values():
         step.add_argument("--runs", type=Path, default=whole_runs.RUNS, help="where runs and unfinished parts are kept")
     steps.choices["part"].add_argument("--device", default="cpu")
+    steps.choices["drop"].add_argument(
+        "values", nargs="+", metavar="COLUMN=VALUE", help="of key columns, as in the table"
+    )
     steps.choices["together"].add_argument("seeds", type=int, nargs="*")
     steps.choices["together"].add_argument("--parameters", type=json.loads, default={}, help="as JSON")
     steps.choices["summary"].add_argument("seed", type=int)
@@ -51,6 +55,13 @@ def main(arguments: list[str]) -> None:
         make_part(study, given.part, given.tables, given.runs, given.device)
     elif given.step == "merge":
         merge(study_of(given.table), given.tables, given.runs)
+    elif given.step == "drop":
+        values = dict(text.partition("=")[::2] for text in given.values)
+        for column in values:
+            if column not in study_of(given.table).keys:
+                keys = ", ".join(study_of(given.table).keys)
+                raise ParameterError(f"column is {column!r}; in {given.table} it must be one of {keys}.")
+        print(drop(given.table, given.tables, values), "rows taken out")
     elif given.step == "together":
         whole_runs.together(given.setting, given.seeds, given.parameters, given.runs)
     else:
@@ -60,5 +71,5 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except ParameterError as error:
+    except UserError as error:
         sys.exit(str(error))

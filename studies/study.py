@@ -3,7 +3,6 @@
 A table is made in parts, a job each. A part keeps the rows of a case as soon as they are measured, in a file of its
 own, so that a killed job goes on where it was; whole parts are then added to the table in results/experiments."""
 
-import json
 import platform
 import re
 import time
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from studies.tables import Table
+from studies.tables import Table, is_as_made, vouch
+from tvae_lib.errors import ParameterError
 from tvae_lib.runs.execute import device_name
-from tvae_lib.runs.files import write_json
+from tvae_lib.runs.files import advised, file_error, read_json, write_json
 from tvae_lib.system.dual import DualVAE
-from tvae_lib.training.config import Config, ParameterError
+from tvae_lib.training.config import Config
 from tvae_lib.training.ensemble import Ensemble, check_replicas
 from tvae_lib.training.state import Prescription, State, initial_state, prescribe
 from tvae_lib.training.trainer import RECORD_FROM, Trainer
@@ -64,7 +64,9 @@ def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = 
     """Make what the table in `folder` lacks of a part: `parts`/<table>/<part>.csv, whole, and .json, what made it."""
     path = parts / study.table / f"{part}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun, whole, started = Table(path.with_suffix(".begun.csv"), study.keys), Table(path, study.keys), time.monotonic()
+    with advised("delete it, and the part is made again"):
+        begun, whole = Table(path.with_suffix(".begun.csv"), study.keys), Table(path, study.keys)
+    started = time.monotonic()
     for rows in study.make(study.missing(part, study.in_table(folder), whole, begun), device):
         begun.add(rows)
     if not begun.rows:
@@ -81,15 +83,17 @@ def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = 
 
 
 def merge(study: Study, folder: Path, parts: Path) -> None:
-    """Add the parts that are whole to the table in `folder`, and what made them to its made.json."""
+    """Add the parts that are whole to the table in `folder`, and what made them to its made.json.
+
+    FileError where the table is not what was made: nothing is added to numbers that somebody changed."""
     table = study.in_table(folder)
-    made_path = folder / "made.json"
-    made = json.loads(made_path.read_text()) if made_path.exists() else {}
+    if table.rows and not is_as_made(study.table, folder):
+        remedy = "restore it, or delete it to have all of it made again (`python -m studies drop` takes rows out)"
+        raise file_error(table.path, "is not what was made, as its digest shows", remedy)
     for path in sorted((parts / study.table).glob("*.csv")):
-        if not path.stem.endswith(".begun"):
+        if path.stem in study.parts:
             table.add(Table(path, study.keys).rows)
-            made.setdefault(study.table, []).append(json.loads(path.with_suffix(".json").read_text()))
-            write_json(made_path, made)
+            vouch(study.table, folder, [read_json(path.with_suffix(".json"))])
             path.unlink()
 
 

@@ -1,12 +1,23 @@
 """Tables that grow by whole rows, and what the chapters read of them."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from scipy import stats
 
-from tvae_lib.runs.files import read_tensors, write_table
+from studies.catalogue import study_of
+from tvae_lib.runs.files import (
+    advised,
+    file_error,
+    read_json,
+    read_table,
+    read_tensors,
+    sha256,
+    write_json,
+    write_table,
+)
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.training.config import ROOT
 
@@ -15,11 +26,15 @@ WEIGHTS = "model.safetensors"  # of the uncoupled pair that `rates.MODEL` descri
 
 
 class Table:
-    """A CSV file of rows that the columns `keys` tell apart; a row that was cut short does not count as there."""
+    """A CSV file of rows that the columns `keys` tell apart; a row that was cut short does not count as there.
+
+    FileError where it is none."""
 
     def __init__(self, path: Path, keys: tuple[str, ...]):
         self.path, self.keys = path, keys
-        table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(keys))
+        table = read_table(path) if os.path.lexists(path) else pd.DataFrame(columns=list(keys))
+        if lost := [name for name in keys if name not in table]:
+            raise file_error(path, f"has no column {lost[0]}", "delete it to have it made again")
         self.rows = table[table.iloc[:, -1].notna()].to_dict("records")
         self.known = {self.key(row) for row in self.rows}
 
@@ -37,9 +52,49 @@ class Table:
         write_table(self.path, pd.DataFrame(self.rows).sort_values(list(self.keys), kind="stable"))
 
 
+def made(folder: Path) -> dict[str, dict]:
+    """What made each table in a folder, from its made.json: `sha256` of the table, and `sessions`."""
+    path = folder / "made.json"
+    found = read_json(path) if os.path.lexists(path) else {}
+    if not all(isinstance(entry, dict) and isinstance(entry.get("sessions"), list) for entry in found.values()):
+        raise file_error(path, "does not say what made the tables", "restore it from a copy")
+    return found
+
+
+def is_as_made(name: str, folder: Path) -> bool:
+    """Whether a table is what was made, to the byte."""
+    return made(folder).get(name, {}).get("sha256") == sha256(folder / f"{name}.csv")
+
+
+def vouch(name: str, folder: Path, sessions: list[dict]) -> None:
+    """Let made.json know a table as it is now, and the sessions that made more of it."""
+    entries = made(folder)
+    earlier = entries.get(name, {"sessions": []})["sessions"]
+    entries[name] = {"sha256": sha256(folder / f"{name}.csv"), "sessions": [*earlier, *sessions]}
+    write_json(folder / "made.json", entries)
+
+
 def read(name: str) -> pd.DataFrame:
-    """The table `name` of results/experiments. FileNotFoundError where it was not made."""
-    return pd.read_csv(FOLDER / f"{name}.csv")
+    """The table `name` of results/experiments; FileError where it is not whole, with the command that makes it so."""
+    path, command = FOLDER / f"{name}.csv", f"`make studies ONLY={name}`"
+    if not os.path.lexists(path):
+        raise file_error(path, "is missing", f"{command} makes it")
+    with advised(f"delete it, and {command} makes it again"):
+        if not is_as_made(name, FOLDER):
+            raise file_error(path, "is not what was made, as its digest shows")
+        table = read_table(path)
+    if study_of(name).lacking(FOLDER):
+        raise file_error(path, "lacks rows", f"{command} makes them")
+    return table
+
+
+def drop(name: str, folder: Path, values: dict[str, str]) -> int:
+    """Take the rows with these values in their key columns out of a table, to have them made again; how many."""
+    table = study_of(name).in_table(folder)
+    kept = [row for row in table.rows if any(str(row.get(column)) != value for column, value in values.items())]
+    write_table(table.path, pd.DataFrame(kept, columns=list(table.rows[0])))
+    vouch(name, folder, [])
+    return len(table.rows) - len(kept)
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:

@@ -1,26 +1,31 @@
 """Whole runs, settings times seeds, each a run directory by the notebook of chapter 8, and what is kept of them."""
 
-import json
+import os
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 
 from studies import reports
+from studies.choices import seeds
 from tvae_lib.coverage import is_held
+from tvae_lib.errors import ParameterError, UserError, shown
 from tvae_lib.measures.generation import generate
 from tvae_lib.measures.reconstruction import sampled_reconstruction, trit_accuracy
 from tvae_lib.operations import all_operations, split
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
 from tvae_lib.runs.execute import execute_together
-from tvae_lib.runs.files import write_json, write_table
+from tvae_lib.runs.files import FORMAT, advised, file_error, read_sealed, read_table, sha256, write_sealed, write_table
 from tvae_lib.system import schedules
 from tvae_lib.system.dual import injected
-from tvae_lib.training.config import ROOT, Config, ParameterError, make_config
+from tvae_lib.training.config import ROOT, Config, make_config
 
 RUNS, RESULTS = ROOT / "runs" / "studies", ROOT / "results" / "sweep"
+PLAN = yaml.safe_load((Path(__file__).parent / "whole_runs.yaml").read_text(encoding="utf-8"))
 
 
 def run_dir(folder: Path, setting: str, seed: int) -> Path:
@@ -29,10 +34,7 @@ def run_dir(folder: Path, setting: str, seed: int) -> Path:
 
 
 def configuration(folder: Path, setting: str, seed: int, **parameters) -> Config:
-    """The configuration of a setting's run; ParameterError where a parameter belongs to the study itself."""
-    for name in ("seed", "run_dir"):
-        if name in parameters:
-            raise ParameterError(f"{name} is {parameters[name]!r} in setting {setting}; the study itself gives it.")
+    """The configuration of a setting's run."""
     return make_config(**parameters, seed=seed, run_dir=str(run_dir(folder, setting, seed)))
 
 
@@ -42,7 +44,9 @@ def together(setting: str, seeds: list[int], parameters: dict, folder: Path = RU
     A run that diverges is left unfinished and named; the others are not to suffer from it."""
     try:
         execute_together([configuration(folder, setting, seed, **parameters) for seed in seeds])
-    except FloatingPointError as error:
+    except ParameterError:
+        raise
+    except UserError as error:
         print(error, file=sys.stderr)
 
 
@@ -126,22 +130,40 @@ def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None 
     output = output or run_dir(RESULTS, setting, seed).with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_table(output.with_suffix(".csv"), run.evaluations.merge(held_shares(run), on="epoch"))
-    write_json(output, summary(setting, seed, run, examined))
+    kept = summary(setting, seed, run, examined)
+    write_sealed(output, kept | {"format": FORMAT, "sha256": sha256(output.with_suffix(".csv"))})
 
 
 def evaluations(setting: str) -> pd.DataFrame:
-    """The kept evaluations of all seeds of a setting, with a column `seed`. FileNotFoundError where there are none."""
-    files = _kept(setting, ".csv")
-    return pd.concat([pd.read_csv(file).assign(seed=int(file.stem.removeprefix("seed"))) for file in files])
+    """The kept evaluations of all seeds of a setting, with a column `seed`; FileError as for `summaries`."""
+    kept = [(summary["seed"], run_dir(RESULTS, setting, summary["seed"])) for summary in summaries(setting)]
+    return pd.concat([read_table(path.with_suffix(".csv")).assign(seed=seed) for seed, path in kept])
 
 
 def summaries(setting: str) -> list[dict]:
-    """The kept summaries of a setting, by seed. FileNotFoundError where there are none."""
-    return [json.loads(file.read_text()) for file in _kept(setting, ".json")]
+    """The kept summaries of a setting, by seed.
+
+    FileError where one that `whole_runs.yaml` asks for is missing, or one is not what was kept, with the command that
+    makes it again."""
+    names = [re.fullmatch(r"seed(0|[1-9]\d*)\.(json|csv)", path.name) for path in (RESULTS / setting).glob("seed*")]
+    asked = seeds(PLAN["seeds"]) if setting in PLAN["settings"] else []
+    found = sorted({int(name[1]) for name in names if name} | set(asked))
+    if not found:
+        raise file_error(RESULTS / setting, "holds no results", "`make studies` makes those of studies/whole_runs.yaml")
+    return [_kept(setting, seed) for seed in found]
 
 
-def _kept(setting: str, suffix: str) -> list[Path]:
-    files = sorted((RESULTS / setting).glob(f"seed*{suffix}"), key=lambda file: int(file.stem.removeprefix("seed")))
-    if not files:
-        raise FileNotFoundError(f"no results of setting {setting} in {RESULTS}; `make studies` makes them.")
-    return files
+def _kept(setting: str, seed: int) -> dict:
+    path = run_dir(RESULTS, setting, seed).with_suffix(".json")
+    table, command = path.with_suffix(".csv"), f"`make studies ONLY={setting} SEEDS={seed}`"
+    for file in (path, table):
+        if not os.path.lexists(file):
+            raise file_error(file, "is missing", f"{command} makes it, once seed{seed}.json is not there")
+    with advised(f"delete it, and {command} makes it again"):
+        kept = read_sealed(path)
+        if (kept.get("setting"), kept.get("seed")) != (setting, seed):
+            raise file_error(path, f"is of setting {shown(kept.get('setting'))}, seed {shown(kept.get('seed'))}")
+    if kept.get("sha256") != sha256(table):
+        remedy = f"delete it and seed{seed}.json, and {command} makes both again"
+        raise file_error(table, "is not what was kept, as its digest shows", remedy)
+    return kept

@@ -81,6 +81,7 @@ def test_every_import_of_the_library_is_a_declared_dependency():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in (n.split(".")[0] for n in names):
+                name = {"yaml": "pyyaml"}.get(name, name)
                 assert name in sys.stdlib_module_names | set(PACKAGES) or canonicalize_name(name) in declared, name
 
 

@@ -5,7 +5,7 @@ import pytest
 from studies.__main__ import main
 from studies.catalogue import STUDIES
 from studies.study import Study
-from tvae_lib.training.config import ParameterError
+from tvae_lib.errors import ParameterError
 
 
 def test_a_part_is_made_and_merged_in_the_folders_asked_for(tmp_path, monkeypatch):

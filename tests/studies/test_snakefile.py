@@ -7,18 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
-from safetensors import SafetensorError
+from shared import is_one_sentence
 
-from studies.catalogue import study_of
-from studies.tables import FOLDER, Table
-from tvae_lib.runs.directory import Run
-from tvae_lib.runs.files import read_tensors
+from studies import choices
+from studies.catalogue import STUDIES, study_of
+from studies.tables import FOLDER, Table, drop
+from tvae_lib.errors import ParameterError
+from tvae_lib.runs.directory import Run, epoch_reached
 from tvae_lib.training.config import ROOT
 
 TINY = {
@@ -44,7 +46,7 @@ def clone(tmp_path):
     shutil.copytree(ROOT / "studies", tmp_path / "studies")
     path = tmp_path / "studies" / "whole_runs.yaml"
     content = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(content | {"settings": SETTINGS, "seeds": "0-1", "device": "cpu"}))
+    path.write_text(yaml.safe_dump(content | {"settings": SETTINGS, "seeds": "0-1", "device": "cpu", "examined": []}))
     notebook = nbformat.read(ROOT / content["notebook"], 4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:3]
     cells[2].source = "from tvae_lib.runs.execute import execute\n\nrun = execute(config)"
@@ -102,6 +104,7 @@ def test_a_clean_clone_with_every_result_has_nothing_to_do(clone):
     code, said = snakemake(clone)
     assert code == 0, said
     assert "Nothing to be done" in said
+    assert "Snakemake has no notes on results that came with the repository" in said
     assert not (clone / "runs").exists()
     assert all(path.read_text() == "kept" for path in (clone / "results" / "sweep").rglob("*.*"))
     for path in FOLDER.iterdir():
@@ -114,20 +117,111 @@ def test_a_part_is_chosen_by_settings_and_seeds(clone):
     wanted = [log(setting, seed) for setting in ("long", "tiny") for seed in (1, 3)]
     assert jobs(clone, "--config", "only=tiny,long", "seeds=0-1,3") == wanted
     assert jobs(clone, "results/sweep/long/seed7.json") == [log("long", 7)]
-    code, said = snakemake(clone, "-n", "--config", "only=tony")
-    assert code != 0
-    assert "only is 'tony'; it must be one or more of" in said
-    code, said = snakemake(clone, "-n", "--config", "seeds=x")
-    assert code != 0
-    assert "seeds is 'x'; it must be numbers and ranges" in said
+    assert jobs(clone, "--config", "only=tiny long", "seeds=0 1 3") == wanted
+    for choice, told in (
+        ("only=tony", "only is 'tony'; it must be one or more of"),
+        ("seeds=3-1", "seeds is '3-1'; it must be numbers and rising ranges"),
+        ("seed=3", "seed is 3, but nothing reads it; allowed are"),
+    ):
+        code, said = snakemake(clone, "-n", "--config", choice)
+        assert code != 0
+        assert told in said
 
 
 def test_make_passes_the_choice_on():
-    command = ["make", "-n", "studies", "ONLY=phases,document", "SEEDS=0,3", "DRY=1"]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # as by hand
-    said = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True).stdout
-    wanted = "snakemake --snakefile studies/Snakefile --dry-run --config only=phases,document seeds=0,3"
-    assert said.splitlines()[-1].endswith(wanted)
+    def make(*choice):
+        command = ["make", "-n", "studies", *choice, "DRY=1"]
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # as by hand
+        return subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True)
+
+    wanted = "snakemake --snakefile studies/Snakefile --dry-run --config 'only=phases document' 'seeds=0,3'"
+    assert make("ONLY=phases document", "SEEDS=0,3").stdout.splitlines()[-1].endswith(wanted)
+    for wrong in ("SETTINGS=a b", "SEED=3"):
+        done = make(wrong)
+        assert done.returncode != 0
+        assert f"{wrong.partition('=')[0]} is no variable of this Makefile" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_said():
+    """Root may write anywhere, and so asks somebody else."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / ".venv").mkdir()
+        for file in ("requirements.txt", "pyproject.toml", ".venv/.ready"):
+            (folder / file).touch()
+        shutil.copy(ROOT / "Makefile", folder)
+        folder.chmod(0o555)
+        other = {"user": "nobody"} if os.geteuid() == 0 else {}
+        done = subprocess.run(["make", "studies", "DRY=1"], cwd=folder, capture_output=True, text=True, **other)
+        folder.chmod(0o755)
+    assert done.returncode != 0
+    assert "this folder cannot be written, and make studies keeps its runs and notes here" in done.stderr
+
+
+SWEEPS = {
+    "seed": ({"tiny": {"seed": 3}}, "seed is 3 in setting tiny; the sweep itself gives it."),
+    "resume": ({"tiny": {"resume": False}}, "resume is False in setting tiny; the sweep itself gives it."),
+    "a space": ({"my setting": {}}, "settings has the name 'my setting'; it must be of a-z, 0-9 and - alone"),
+    "a folder above": ({"../up": {}}, "settings has the name '../up'"),
+    "a command": ({"$(touch x)": {}}, "settings has the name '$(touch x)'"),
+    "a plus": ({"a+b": {}}, "settings has the name 'a+b'"),
+    "a table": ({"phases": {}}, "settings has the name 'phases'"),
+    "no parameters": ({"tiny": 5}, "setting tiny is 5; it must be parameters with their values."),
+    "a list": ({"tiny": {"lr": [1, 2]}}, "'lr' is [1, 2] in setting tiny; it must be one value."),
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), SWEEPS.values(), ids=SWEEPS)
+def test_settings_that_cannot_be_swept_are_refused_in_one_sentence(settings, told):
+    with pytest.raises(ParameterError) as refusal:
+        choices.check_settings(settings, STUDIES)
+    assert told in str(refusal.value)
+    assert is_one_sentence(str(refusal.value))
+
+
+@pytest.mark.parametrize("given", ["x", "", "3-1", "0-3,2-1", "1.5", "-1", "0--3", "0-99999999999", "9" * 30, None, {}])
+def test_seeds_are_taken_as_they_are_said_or_refused(given):
+    with pytest.raises(ParameterError, match=r"^seeds is ") as refusal:
+        choices.seeds(given)
+    assert is_one_sentence(str(refusal.value))
+
+
+def test_seeds_may_be_said_in_several_ways():
+    assert choices.seeds("0-3, 7") == choices.seeds("0 1 2 3 7") == choices.seeds([0, 1, 2, 3, 7]) == [0, 1, 2, 3, 7]
+    assert choices.told([0, 1, 2, 3, 7]) == "0-3.7"
+
+
+def test_a_misuse_ends_snakemake_with_the_sentence(clone):
+    mine = clone / "mine.yaml"
+    mine.write_text("settings: {tiny: {seed: 3}}")
+    code, said = snakemake(clone, "-n", "--configfile", "mine.yaml")
+    assert code != 0
+    assert "seed is 3 in setting tiny; the sweep itself gives it." in said
+
+
+def test_a_path_with_a_space_is_no_hindrance(clone, tmp_path_factory):
+    spaced = tmp_path_factory.mktemp("a folder") / "with a space"
+    shutil.copytree(clone, spaced)
+    choice = ("--config", "seeds=0", "only=tiny", "runs=my runs", "results=my results")
+    code, said = snakemake(spaced, *choice)
+    assert code == 0, said
+    assert Run(spaced / "my runs" / "tiny" / "seed0").finished
+    assert (spaced / "my results" / "tiny" / "seed0.json").exists()
+
+
+def test_more_seeds_of_an_ensemble_are_the_only_ones_that_train(clone):
+    results_of(clone, seeds=(0, 1))
+    for finished in (False, True):
+        if finished:  # run directories that are still there
+            for seed in (0, 1):
+                run = clone / "runs" / "studies" / "tiny" / f"seed{seed}"
+                run.mkdir(parents=True)
+                (run / "metrics.json").write_text("{}")
+        made = jobs(clone, "--config", "only=tiny", "seeds=0-4", "together=true")
+        assert [name for name in made if name.startswith("runs/studies/tiny/seed")] == [
+            f"runs/studies/tiny/seed{seed}.log" for seed in (2, 3, 4)
+        ]
+        assert "runs/studies/tiny/together-0-4.log" in made
 
 
 def test_slurm_takes_the_same_file(clone):
@@ -147,13 +241,6 @@ def test_seeds_of_a_setting_train_in_one_job_and_each_has_its_page(clone):
     assert [session["replicas"] for session in kept["sessions"]] == [2]
     assert (clone / "runs" / "studies" / "tiny" / "seed1.ipynb").exists()
     assert Run(clone / "runs" / "studies" / "tiny" / "seed0").finished
-
-
-def epoch_reached(run):
-    try:
-        return int(read_tensors(run / "checkpoint.safetensors")["epoch"])
-    except (FileNotFoundError, SafetensorError):
-        return 0
 
 
 def test_killed_it_goes_on_where_it_was_and_a_failing_run_stops_no_other(clone):
@@ -186,12 +273,10 @@ SOBOL = study_of("sobol")
 
 def without(tree, decoder, seeds):
     """The table sobol.csv of a tree without some rows of a decoder."""
-    table = SOBOL.in_table(tree / "results" / "experiments")
-    rows = [row for row in table.rows if row["decoder"] != decoder or row["seed"] not in seeds]
-    table.path.unlink()
-    kept = Table(table.path, SOBOL.keys)
-    kept.add(rows)
-    return kept
+    folder = tree / "results" / "experiments"
+    for seed in seeds:
+        drop("sobol", folder, {"decoder": decoder, "seed": str(seed)})
+    return SOBOL.in_table(folder)
 
 
 def test_rows_that_a_table_lacks_are_made_part_by_part_and_nothing_else(clone):

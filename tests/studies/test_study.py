@@ -6,9 +6,12 @@ import json
 import pandas as pd
 import pytest
 import torch
+from shared import is_one_sentence
 
 from studies.study import Study, make_part, merge, slug, train_cases, train_together
-from tvae_lib.training.config import ParameterError, make_config
+from studies.tables import vouch
+from tvae_lib.errors import FileError, ParameterError
+from tvae_lib.training.config import make_config
 from tvae_lib.training.state import initial_state
 from tvae_lib.training.trainer import Trainer
 
@@ -64,7 +67,7 @@ def test_parts_are_made_and_merged_and_then_nothing_is_lacking(toy, folders, ask
     assert asked_for == ["c", "a", "b"]
     assert rows(tables / "toy.csv") == [(name, epoch) for name in "abc" for epoch in (1, 2)]
     assert not list((parts / "toy").glob("*.csv"))
-    made = json.loads((tables / "made.json").read_text())["toy"]
+    made = json.loads((tables / "made.json").read_text())["toy"]["sessions"]
     assert [set(session) for session in made] == [{"device", "python", "torch", "seconds"}] * 2
 
 
@@ -83,9 +86,10 @@ def test_a_killed_part_goes_on_where_it_was(toy, folders, asked_for):
     assert rows(folders[0] / "toy.csv") == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
 
-def test_a_row_that_was_cut_short_is_made_again_and_the_others_are_kept(toy, folders, asked_for):
+def test_a_row_without_its_last_value_is_made_again_and_the_others_are_kept(toy, folders, asked_for):
     path = folders[0] / "toy.csv"
     path.write_text("name,epoch,value\na,1,0.5\na,2,1.0\nz,7,9.0\nb,1,0.5\nb,2,\n")
+    vouch("toy", folders[0], [])
     assert toy.lacking(folders[0]) == ["first", "second"]
     make_part(toy, "first", *folders)
     merge(toy, *folders)
@@ -103,12 +107,47 @@ def test_a_part_that_the_table_has_asks_for_nothing(toy, folders, asked_for):
 
 
 def test_what_made_other_tables_is_kept(toy, folders):
-    (folders[0] / "made.json").write_text('{"other": [1]}')
+    (folders[0] / "made.json").write_text('{"other": {"sha256": "1", "sessions": [1]}}')
     make_part(toy, "first", *folders)
     merge(toy, *folders)
     made = json.loads((folders[0] / "made.json").read_text())
-    assert made["other"] == [1]
-    assert len(made["toy"]) == 1
+    assert made["other"] == {"sha256": "1", "sessions": [1]}
+    assert len(made["toy"]["sessions"]) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"toy": 5}', '{"toy": []}', '{"toy": {"sessions": 1}}'])
+def test_a_made_json_that_does_not_say_what_made_the_tables_is_refused(toy, folders, content):
+    (folders[0] / "made.json").write_text(content)
+    make_part(toy, "first", *folders)
+    with pytest.raises(FileError, match=r"made\.json'"):
+        merge(toy, *folders)
+    assert (folders[0] / "made.json").read_text() == content
+
+
+def test_nothing_is_added_to_a_table_that_somebody_changed(toy, folders):
+    make_part(toy, "first", *folders)
+    merge(toy, *folders)
+    path = folders[0] / "toy.csv"
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    before = path.read_text()
+    make_part(toy, "second", *folders)
+    with pytest.raises(FileError, match="is not what was made, as its digest shows; restore it, or delete it"):
+        merge(toy, *folders)
+    assert path.read_text() == before
+    path.unlink()
+    assert toy.lacking(folders[0]) == ["first", "second"]
+
+
+@pytest.mark.parametrize("content", ["", "\x00", "a,b\n1,2,3\n1\n", "value\n1\n", '"'])
+@pytest.mark.parametrize("place", ["part", "table"])
+def test_a_file_that_is_no_table_ends_in_one_sentence(toy, folders, place, content):
+    path = folders[1] / "toy" / "first.begun.csv" if place == "part" else folders[0] / "toy.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(FileError) as refusal:
+        make_part(toy, "first", *folders)
+    assert is_one_sentence(str(refusal.value))
+    assert path.read_text() == content
 
 
 def test_a_slug_is_a_file_name_that_tells_cases_apart():

@@ -1,12 +1,17 @@
 """Tables that grow by whole rows, and what the chapters read of them."""
 
 import math
+import shutil
 
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
+from studies import tables
+from studies.catalogue import study_of
 from studies.tables import Table, interval, kept, read
+from tvae_lib.errors import FileError
 
 
 def test_rows_are_added_once_and_written_in_the_order_of_their_keys(tmp_path):
@@ -36,6 +41,45 @@ def test_kept_pair_is_that_of_the_table():
     assert not kept().training
 
 
-def test_a_table_that_was_not_made_is_not_found():
-    with pytest.raises(FileNotFoundError, match="rats"):
-        read("rats")
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of the committed tables, which are read from it."""
+    shutil.copytree(tables.FOLDER, tmp_path / "tables")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path / "tables")
+    return tmp_path / "tables"
+
+
+def test_a_table_that_was_not_made_is_named_with_the_command_that_makes_it(folder):
+    (folder / "swing.csv").unlink()
+    with pytest.raises(FileError, match=r"swing\.csv' is missing; `make studies ONLY=swing` makes it\.$"):
+        read("swing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text[:-3],
+        lambda text: text.replace("1", "2", 1),
+        lambda text: "",
+        lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+    ],
+    ids=["half", "a torn last row", "a digit", "empty", "a row less"],
+)
+def test_a_damaged_table_is_named_with_the_command_that_makes_it_again(folder, change):
+    path = folder / "swing.csv"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(FileError, match=r"; delete it, and `make studies ONLY=swing` makes it again\.$"):
+        read("swing")
+
+
+def test_rows_are_taken_out_to_be_made_again_and_the_table_says_so(folder):
+    before = read("sobol")
+    assert tables.drop("sobol", folder, {"decoder": "hand-written", "seed": "3"}) > 0
+    with pytest.raises(FileError, match="lacks rows; `make studies ONLY=sobol` makes them"):
+        read("sobol")
+    left = pd.read_csv(folder / "sobol.csv")
+    gone = before.merge(left, how="left", indicator=True).query("_merge == 'left_only'")
+    assert set(gone["decoder"]) == {"hand-written"}
+    assert set(gone["seed"]) == {3}
+    assert study_of("sobol").lacking(folder) == ["hand-written"]

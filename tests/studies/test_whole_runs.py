@@ -2,22 +2,24 @@
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
 import torch
 import yaml
-from shared import FAST
+from shared import FAST, is_one_sentence
 
 from studies import whole_runs
 from studies.__main__ import main
+from tvae_lib.errors import FileError, ParameterError
 from tvae_lib.measures.generation import generate
 from tvae_lib.measures.reconstruction import trit_accuracy
 from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
-from tvae_lib.runs.files import write_json, write_table
-from tvae_lib.training.config import ROOT, ParameterError, identity
+from tvae_lib.runs.files import FORMAT, read_sealed, sha256, write_sealed, write_table
+from tvae_lib.training.config import ROOT, identity
 
 
 def steps(folder, *arguments):
@@ -29,8 +31,10 @@ def test_steps_train_together_and_summarise(tmp_path):
     steps(tmp_path, "together", "tiny", 0, 1, "--parameters", json.dumps({**FAST, "total_epochs": 4}))
     run, target = Run(tmp_path / "runs" / "tiny" / "seed1"), tmp_path / "results" / "tiny" / "seed1.json"
     steps(tmp_path, "summary", "tiny", 1, "--output", target)
-    kept = json.loads(target.read_text())
+    kept = read_sealed(target)
     assert kept == {
+        "format": FORMAT,
+        "sha256": sha256(target.with_suffix(".csv")),
         "generalisation": whole_runs.generalisation(run),
         "conditions": whole_runs.conditions(run),
         "trits": whole_runs.trits(run),
@@ -74,23 +78,47 @@ def test_operations_are_held_from_half_the_uniform_probability():
     assert table["held_B"].tolist() == [1, 1]
 
 
-def test_results_are_read_by_setting_in_the_order_of_seeds(tmp_path, monkeypatch):
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """A sweep of two seeds of a setting of which seeds 2 and 10 are asked for, and are there."""
     monkeypatch.setattr(whole_runs, "RESULTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no results of setting tiny"):
-        whole_runs.summaries("tiny")
+    monkeypatch.setattr(whole_runs, "PLAN", {"seeds": "2,10", "settings": {"tiny": {}}})
     (tmp_path / "tiny").mkdir()
     for seed in (10, 2):
-        write_json(tmp_path / "tiny" / f"seed{seed}.json", {"seed": seed})
-        write_table(tmp_path / "tiny" / f"seed{seed}.csv", pd.DataFrame({"epoch": [0, 1]}))
+        path = tmp_path / "tiny" / f"seed{seed}.json"
+        write_table(path.with_suffix(".csv"), pd.DataFrame({"epoch": [0, 1], "x": [0.5, seed]}))
+        kept = {"format": FORMAT, "setting": "tiny", "seed": seed, "sha256": sha256(path.with_suffix(".csv"))}
+        write_sealed(path, kept)
+    return tmp_path / "tiny"
+
+
+def test_results_are_read_by_setting_in_the_order_of_seeds(sweep):
+    with pytest.raises(FileError, match="other' holds no results; `make studies` makes those"):
+        whole_runs.summaries("other")
     assert [kept["seed"] for kept in whole_runs.summaries("tiny")] == [2, 10]
     assert whole_runs.evaluations("tiny")["seed"].tolist() == [2, 2, 10, 10]
+
+
+@pytest.mark.parametrize("name", ["seed2.json", "seed10.csv"])
+@pytest.mark.parametrize("damage", ["missing", "half", "a digit", "of another seed", "empty"])
+def test_results_that_are_not_whole_are_named_with_the_command_that_makes_them(sweep, name, damage):
+    path, seed = sweep / name, 2 if "2" in name else 10
+    text = path.read_text()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "of another seed":
+        shutil.copy(sweep / name.replace(str(seed), str(12 - seed)), path)
+    else:
+        path.write_text({"half": text[: len(text) // 2], "a digit": text.replace("0", "7", 1), "empty": ""}[damage])
+    for act in (whole_runs.summaries, whole_runs.evaluations):
+        with pytest.raises(FileError, match=rf"{name}.*`make studies ONLY=tiny SEEDS={seed}` makes") as refusal:
+            act("tiny")
+        assert is_one_sentence(str(refusal.value))
 
 
 def test_steps_refuse_with_one_sentence(tmp_path):
     with pytest.raises(ParameterError, match=r"^seed is 3, but '.*seed3' holds no finished run of setting tiny\.$"):
         steps(tmp_path, "summary", "tiny", 3, "--output", tmp_path / "kept.json")
-    with pytest.raises(ParameterError, match=r"^run_dir is 'x' in setting tiny; the study itself gives it\.$"):
-        steps(tmp_path, "together", "tiny", 3, "--parameters", '{"run_dir": "x"}')
     assert not list(tmp_path.iterdir())
 
 
