@@ -8,7 +8,10 @@ NOTEBOOKS = notebooks/*.ipynb
 KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
-CHOICE = $(strip $(ONLY:%=only=%) $(SEEDS:%=seeds=%) $(DEVICE:%=device=%))
+CHOICE = $(if $(ONLY),'only=$(ONLY)') $(if $(SEEDS),'seeds=$(SEEDS)') $(if $(DEVICE),'device=$(DEVICE)')
+VARIABLES := PYTHON ONLY SEEDS DEVICE DRY FUZZ
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
+$(foreach name,$(filter-out $(VARIABLES) MAKE%,$(GIVEN)),$(error $(name) is no variable of this Makefile; there are $(VARIABLES)))
 
 .PHONY: help setup run studies book test mutants lint normalise pages refresh reference requirements bench gpu clean
 .DEFAULT_GOAL := help
@@ -17,11 +20,16 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY) ## make .venv with everything in requirements.txt
+	@$(BIN)/python -c 'import platform, torch; cuda, gpu = torch.version.cuda, torch.cuda.is_available(); \
+	  build = "CUDA " + cuda + (", " + torch.cuda.get_device_name() if gpu else ", no GPU found") if cuda else "CPU"; \
+	  print("Ready in $(VENV): Python %s, torch %s (%s)" % (platform.python_version(), torch.__version__, build))'
+	@echo "Next: make run (train and build the book), make test (check everything), make help (the rest)"
 
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:3]; (3, 11, 2) <= v < (3, 14) or sys.exit("Python 3.11.2 to 3.13 is needed; $(PYTHON) is %d.%d.%d; name another one with PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
+	@echo "Installing the packages of requirements.txt into $(VENV); torch is the largest by far. A few minutes ..."
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@echo "Compiling the training step for this machine with Numba, once; about half a minute ..."
 	$(BIN)/python -c "from tvae_lib.fused.twins import compile_all; compile_all()"
@@ -34,7 +42,8 @@ run: $(READY) ## train the 400 epochs on this machine (or show them again) and b
 	@echo "The book with your run: _build/html/index.html"
 
 studies: $(READY) ## train what results/ lacks of the chapters' studies; ONLY=phases,document SEEDS=0,3 for a part, DRY=1 to look
-	$(BIN)/snakemake --snakefile studies/Snakefile $(if $(DRY),--dry-run) $(if $(CHOICE),--config $(CHOICE))
+	@test -w . || { echo "this folder cannot be written, and make studies keeps its runs and notes here" >&2; exit 1; }
+	$(BIN)/snakemake --snakefile studies/Snakefile $(if $(DRY),--dry-run) $(if $(strip $(CHOICE)),--config $(strip $(CHOICE)))
 
 book: $(READY) ## build the book with the reference run
 	$(BIN)/python book/build.py

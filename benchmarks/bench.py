@@ -463,7 +463,7 @@ def main() -> int:
         jax.end()
     output = arguments.output or HERE / "results" / f"{arguments.device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n")
+    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(" ".join(f"{name}={value:.2f}" for name, value in result["ratios"].items()))
     return 0
 

@@ -1,4 +1,4 @@
-"""Stage the book in _build/src, with MathJax and perhaps another full-run notebook, and build it strictly.
+"""Stage the book in _build/src, perhaps with another full-run notebook, and build it strictly.
 
 usage: python book/build.py [--full-run NOTEBOOK] [--output FOLDER]"""
 
@@ -6,12 +6,10 @@ import argparse
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib", "studies")
-MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -29,9 +27,6 @@ def stage(folder: Path, full_run: Path | None) -> None:
         copy(ROOT / name, folder / name)
     if full_run:
         copy(full_run, folder / "notebooks" / "08_full_run.ipynb")
-    package = Path(str(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline")))
-    for name in MATHJAX:
-        copy(package / "static" / "mathjax" / name, folder / "book" / "_static" / "mathjax" / name)
 
 
 def main() -> int:

@@ -60,9 +60,10 @@ def made(tmp_path):
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
-    """The book, built strictly once for all tests that read its pages."""
-    root, output = Path(__file__).resolve().parent.parent, tmp_path_factory.mktemp("book")
+    """The book, built strictly once for all tests that read its pages, and as where it is published: without torch."""
+    root, output, absent = Path(__file__).resolve().parent.parent, *map(tmp_path_factory.mktemp, ("book", "absent"))
+    (absent / "torch.py").write_text('raise ModuleNotFoundError("the pages are built without torch")\n')
     build = [sys.executable, root / "book" / "build.py", "--output", output]
-    done = subprocess.run(build, capture_output=True, text=True)
+    done = subprocess.run(build, env=os.environ | {"PYTHONPATH": str(absent)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return output / "_build" / "html"

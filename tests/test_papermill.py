@@ -1,5 +1,6 @@
 """The full-run notebook from outside: papermill as an experimenter calls it, nbval as a maintainer does."""
 
+import copy
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
+from tvae_lib.runs.files import read_sealed, write_sealed
 from tvae_lib.training.config import FIELDS, REFERENCE, ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "08_full_run.ipynb"
@@ -48,12 +51,12 @@ def test_three_epochs_by_papermill_leave_a_valid_directory_and_page(tmp_path):
     bars = [line for line in printed.splitlines() if "document, seed 3:" in line]
     assert [f"{n}/3 [" in line for n, line in enumerate(bars, start=1)] == [True] * 3
 
-    again = papermill(NOTEBOOK, tmp_path / "again.ipynb", "--cwd", "notebooks", *arguments)
-    assert again.returncode == 0
+    again = papermill(NOTEBOOK, tmp_path / "again.ipynb", "--cwd", "notebooks", "--inject-paths", *arguments)
+    assert again.returncode == 0, again.stderr[-3000:]
     assert json.loads((run / "metrics.json").read_text()) == metrics
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("epoch", 5), ("resume", "maybe"), ("device", "tpu")])
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("ephocs", 5), ("resume", "maybe"), ("device", "tpu")])
 def test_bad_parameter_ends_papermill_with_one_sentence(tmp_path, name, value):
     run = tmp_path / "run"
     done = papermill(
@@ -64,6 +67,40 @@ def test_bad_parameter_ends_papermill_with_one_sentence(tmp_path, name, value):
     assert last.startswith(f"ParameterError: {name} is {value!r}")
     assert last.endswith(".")
     assert not run.exists()
+    (error,) = (o for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells for o in errors_of(cell))
+    assert error["traceback"] == [last], "a notebook shows the sentence alone"
+
+
+def errors_of(cell):
+    """The errors that a cell ended in."""
+    return [o for o in cell.get("outputs", []) if o["output_type"] == "error"]
+
+
+def test_all_cells_run_again_in_one_kernel():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    notebook.cells = [*notebook.cells, *copy.deepcopy(notebook.cells)]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(ROOT / "notebooks")}})
+    client.execute(env=environment(TVAE_SHOW_REFERENCE="1"))
+    printed = [o.get("text") for cell in notebook.cells for o in cell.get("outputs", []) if o.get("text")]
+    assert printed[: len(printed) // 2] == printed[len(printed) // 2 :]
+
+
+def test_caches_that_cannot_be_written_do_not_make_nbval_fail():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "notebooks/01_operations.ipynb",
+    ]
+    shadow = environment(MPLCONFIGDIR=os.devnull + "/none", TVAE_SHOW_REFERENCE="1")
+    done = subprocess.run(command, cwd=ROOT, env=shadow, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_a_foreign_run_dir_ends_papermill_with_one_sentence_and_is_left_alone(tmp_path):
@@ -89,19 +126,31 @@ def nbval(tree) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=tree, env=environment(PYTHONPATH=str(tree)), capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [("metrics.json", '"kl_uniform": 0.', '"kl_uniform": 1.'), ("history.csv", "\n200,3,", "\n200,2,")],
-)
-def test_changing_a_number_of_the_reference_run_makes_nbval_fail(tmp_path, file, old, new):
+@pytest.fixture
+def tree(tmp_path):
+    """What nbval needs of the project, to be changed."""
     for part in ("notebooks", "tvae_lib", "results", "pyproject.toml", "tests/conftest.py", "tests/shared.py"):
         source, target = ROOT / part, tmp_path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    path = tmp_path / REFERENCE.relative_to(ROOT) / file
-    content = path.read_text()
-    assert old in content
-    path.write_text(content.replace(old, new, 1))
-    done = nbval(tmp_path)
+    return tmp_path
+
+
+def test_changing_a_number_of_the_reference_run_makes_nbval_fail(tree):
+    path = tree / REFERENCE.relative_to(ROOT) / "metrics.json"
+    metrics = read_sealed(path)
+    metrics["A"]["kl_uniform"] += 0.5
+    write_sealed(path, metrics)
+    done = nbval(tree)
     assert done.returncode == 1
     assert "mismatch" in done.stdout
+
+
+def test_changing_a_number_alone_makes_nbval_fail_with_the_sentence_that_names_the_file(tree):
+    path = tree / REFERENCE.relative_to(ROOT) / "history.csv"
+    content = path.read_text()
+    assert "\n200,3," in content
+    path.write_text(content.replace("\n200,3,", "\n200,2,", 1))
+    done = nbval(tree)
+    assert done.returncode == 1
+    assert "history.csv' is not what the run wrote, as its digest shows" in done.stdout

@@ -92,7 +92,7 @@ def test_an_import_turned_round_is_noticed(tmp_path):
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 0
-    with open(tmp_path / "tvae_lib" / "system" / "vae.py", "a") as module:
+    with open(tmp_path / "tvae_lib" / "system" / "vae.py", "a", encoding="utf-8") as module:
         module.write("\nimport tvae_lib.runs.files  # noqa\n")
     turned = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert turned.returncode == 1
@@ -102,7 +102,7 @@ def test_an_import_turned_round_is_noticed(tmp_path):
 def public_names(path: Path) -> set[str]:
     """What a module defines for others: its functions, its classes and its own name."""
     definitions = (ast.FunctionDef, ast.ClassDef)
-    names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, definitions)}
+    names = {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, definitions)}
     return {name for name in names if not name.startswith("_")} | {path.stem}
 
 
@@ -178,6 +178,52 @@ def test_book_shows_the_reference_run_and_brings_its_own_mathjax(html):
     assert not [s for s in scripts if "//" in s], "a script from another host"
 
 
+def test_the_standard_command_builds_the_book_too(tmp_path):
+    for part in ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib", "studies"):
+        source = ROOT / part
+        shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
+    command = [Path(sys.executable).parent / "jupyter-book", "build", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    built = tmp_path / "_build" / "html"
+    assert (built / "_static" / "mathjax" / "tex-mml-chtml.js").exists()
+    assert 'src="../_static/mathjax/tex-mml-chtml.js"' in (built / "book" / "system.html").read_text()
+
+
+def test_windows_itself_is_refused_with_what_works_instead():
+    script = "import os; os.name = 'nt'; import tvae_lib"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    last = "ImportError: tvae_lib runs on Linux, on macOS, and on Windows inside WSL; this is Windows itself."
+    assert done.stderr.splitlines()[-1] == last
+
+
+def test_installed_elsewhere_runs_belong_to_the_working_directory(tmp_path):
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "work").mkdir()
+    script = "from tvae_lib.runs.directory import run_path; from tvae_lib.training.config import make_config; "
+    script += "from studies import tables, whole_runs; print(run_path(make_config()), whole_runs.RUNS, tables.FOLDER)"
+    shadow = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "work", env=shadow, capture_output=True, text=True
+    )
+    work = (tmp_path / "work").resolve()
+    assert done.stdout.split() == [str(work / "runs" / "document-seed0"), "runs/studies", "results/experiments"], done
+
+
+def test_generated_pages_do_not_depend_on_the_locale():
+    ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, ROOT / "book" / "generate.py", "--check"]
+    done = subprocess.run(command, env=ascii_alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_builds_leave_is_ignored():
+    names = ["build/lib", "dist/x.whl", "_build/html", "runs/x", ".venv/x", "tvae_book.egg-info/x", ".snakemake/x"]
+    done = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == names or not (ROOT / ".git").exists()
+
+
 def test_howto_describes_every_column_of_the_history(html):
     page = unescape((html / "book" / "howto.html").read_text())
     for name in HISTORY:
@@ -191,7 +237,17 @@ def test_workflow_pins_its_actions_by_commit_and_asks_for_little():
     assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in uses)
     assert workflow["permissions"] == {"contents": "read"}
     assert workflow["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
-    assert "permissions" not in workflow["jobs"]["test"]
+    assert "permissions" not in workflow["jobs"]["test"] | workflow["jobs"]["pages"]
+
+
+def test_workflow_publishes_what_is_tested_and_builds_the_pages_without_torch():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text())["jobs"]
+    assert set(jobs["deploy"]["needs"]) == {"test", "pages"}
+    commands = "".join(step.get("run", "") for step in jobs["pages"]["steps"])
+    assert "make" not in commands
+    assert "--constraint requirements.txt" in commands
+    book = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["book"]
+    assert "torch" not in needed(book)
 
 
 def test_make_lists_its_commands():

@@ -1,5 +1,6 @@
 """The Ternary VAE v5.5 as a small library. A floor imports from those above it (`lint-imports` checks that).
 
+    errors                  what a user is told, one sentence each
     operations, coverage    the 19,683 operations; which share of them independent draws hit
     rng                     random streams, functions of seed, epoch and purpose
     system/                 the documents' equations: vae, dual, losses (every term), schedules, statenet
@@ -13,4 +14,9 @@
 Beside it the package `studies` trains what chapters compare and writes their tables: rates (chapters 2, 3), pairs (3,
 5, 6), couplings (4), phases (7), generators and whole_runs (9)."""
 
+import os
+
 __version__ = "0.1.0"
+
+if os.name == "nt":
+    raise ImportError("tvae_lib runs on Linux, on macOS, and on Windows inside WSL; this is Windows itself.")

@@ -1,12 +1,13 @@
 """Bad input: one sentence with the parameter, its value and what is allowed, before anything is written."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 from shared import is_one_sentence
 
-from tvae_lib.errors import ParameterError
-from tvae_lib.training.config import FIELDS, PRESETS, Config, from_namespace, identity, make_config
+from tvae_lib.errors import FileError, ParameterError, shown
+from tvae_lib.training.config import FIELDS, PRESETS, REFERENCE, Config, from_namespace, identity, make_config
 
 BAD = [
     ("preset", "v6"),
@@ -52,16 +53,33 @@ BAD = [
     ("statenet", "on"),
     ("pathways", "C"),
     ("alignment", 1),
+    ("alignment", {}),
+    ("epochs", 10**400),
+    ("lr", 10**400),
+    ("lr", -(10**400)),
+    ("seed", 10**5000),
+    ("holdout", 10**5000),
+    ("coverage_samples", "1" * 5000),
+    ("coverage_samples", [10**5000]),
+    ("threads", "1" * 5000),
+    ("threads", 10**5000),
+    ("device", "x" * 5000),
+    ("device", "cuda\n:0"),
+    ("run_dir", "a\0b"),
+    ("run_dir", "~nouser/x"),
+    ("run_dir", "\ud800"),
+    ("run_dir", None),
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{n}={v!r}" for n, v in BAD])
+@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{n}={shown(v, 20)}" for n, v in BAD])
 def test_bad_value_is_refused_in_one_sentence(name, value):
     with pytest.raises(ParameterError) as refusal:
         make_config(**{"device": "cpu", name: value})
     message = str(refusal.value)
     assert is_one_sentence(message)
-    assert message.startswith(f"{name} is {value!r}")
+    assert message.startswith(f"{name} is {shown(value)}")
+    assert len(message) < 500
     assert "must be" in message
 
 
@@ -122,3 +140,62 @@ def test_namespace_finds_a_misspelt_parameter_and_ignores_the_rest(monkeypatch):
     assert from_namespace(names).seed == 3
     with pytest.raises(ParameterError, match=r"^sede is 3"):
         from_namespace(names | {"sede": 3})
+
+
+PARAMETERS = "preset = 'document'\nseed: int = 3\nlr = -1e-3\ncoverage_samples = [1, 2]\nholdout = float('nan')"
+
+
+class TestNamespaceOfANotebook:
+    """`In` holds the cells that were executed, the last of them the one that asks."""
+
+    names: ClassVar = {"device": "cpu", "seed": 3, "recorded": {"a": 1}, "total": 400, "PAPERMILL_INPUT_PATH": "x"}
+
+    def config(self, *cells, **more):
+        return from_namespace({**self.names, **more, "In": ["", *cells, "config = from_namespace(globals())"]})
+
+    def test_names_of_the_page_are_not_taken_for_parameters(self):
+        page = ["recorded, total = run.config, 400", "import os", "for i in range(3):\n    x = 1"]
+        for cells in (page, [*page, "seed = 3"], ["seed = 3", "PAPERMILL_INPUT_PATH = 'x'"], [*page, PARAMETERS]):
+            assert self.config(*cells).seed == 3
+
+    @pytest.mark.parametrize(
+        "cells",
+        [
+            ["seed = 3\nephocs = 5"],
+            ["seed = 3", "# Parameters\nephocs = 5"],
+            ["seed = 3\nephocs = 5", "# Parameters\nseed = 3"],
+            ["x = f()", "seed = 3\nephocs: int = 5"],
+        ],
+    )
+    def test_a_misspelt_parameter_in_the_cells_above_is_refused(self, cells):
+        with pytest.raises(
+            ParameterError, match=r"^ephocs is 5, but no such parameter exists; perhaps epochs is meant"
+        ):
+            self.config(*cells, ephocs=5)
+
+    def test_one_that_was_corrected_since_is_forgotten(self):
+        assert self.config("seed = 3\nephocs = 5", "def f(): pass", "seed = 3", ephocs=5).seed == 3
+
+    def test_a_cell_that_is_no_python_is_none_of_ours(self):
+        assert self.config("!ls", "%matplotlib inline", "seed = ", "\0").seed == 3
+
+
+@pytest.mark.parametrize("value", ["0", "", "false", "no", "off", " 0 "])
+def test_the_reference_run_is_shown_only_where_it_is_asked_for(monkeypatch, value):
+    monkeypatch.setenv("TVAE_SHOW_REFERENCE", value)
+    assert from_namespace({"device": "cpu"}).run_dir == ""
+    monkeypatch.setenv("TVAE_SHOW_REFERENCE", "1")
+    assert from_namespace({"device": "cpu"}).run_dir == str(REFERENCE)
+
+
+def test_a_reference_run_that_is_not_there_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("TVAE_SHOW_REFERENCE", "1")
+    monkeypatch.setattr("tvae_lib.training.config.REFERENCE", tmp_path)
+    with pytest.raises(FileError, match="TVAE_SHOW_REFERENCE is set, but there is no finished run in") as refusal:
+        from_namespace({"device": "cpu"})
+    assert is_one_sentence(str(refusal.value))
+
+
+def test_a_number_for_a_text_is_answered_with_the_option_that_passes_it():
+    with pytest.raises(ParameterError, match=r"^run_dir is 2024; it must be text \(papermill's -r passes a number"):
+        make_config(device="cpu", run_dir=2024)

@@ -91,7 +91,7 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     names = [platform.processor()]
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")] + names
     return f"{names[0] or platform.machine()}, {torch.get_num_threads()} threads"
 
