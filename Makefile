@@ -10,10 +10,11 @@ NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys 
 REFERENCE := results/reference
 CHOICE = $(if $(ONLY),'only=$(ONLY)') $(if $(SEEDS),'seeds=$(SEEDS)') $(if $(DEVICE),'device=$(DEVICE)')
 VARIABLES := PYTHON ONLY SEEDS DEVICE DRY FUZZ
+SEED := $(or $(FUZZ),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 $(foreach name,$(filter-out $(VARIABLES) MAKE%,$(GIVEN)),$(error $(name) is no variable of this Makefile; there are $(VARIABLES)))
 
-.PHONY: help setup run studies book test mutants lint normalise pages refresh reference requirements bench gpu clean
+.PHONY: help setup run studies book test slurm fuzz mutants lint normalise pages refresh reference requirements bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -86,6 +87,15 @@ reference: $(READY) ## make the run in runs/document-seed0 the reference run, th
 	cp -r runs/document-seed0/. $(REFERENCE)
 	rm -f $(REFERENCE)/checkpoint.safetensors $(REFERENCE)/.lock
 	$(MAKE) refresh
+
+slurm: $(READY) ## on Debian: install Slurm, and run a small study on one node of it, killed in the middle
+	$(if $(filter 0,$(shell id -u)),,sudo )apt-get update
+	$(if $(filter 0,$(shell id -u)),,sudo )apt-get install --yes --no-install-recommends slurm-wlm munge
+	$(BIN)/python -m pytest -q -rs tests/studies/test_slurm.py
+
+fuzz: $(READY) ## attack parameters, run directories, results and running processes, in about half an hour; FUZZ=7 repeats a seed
+	@echo "seed $(SEED); make fuzz FUZZ=$(SEED) does the same again"
+	OMP_NUM_THREADS=1 TVAE_FUZZ=$(SEED) $(BIN)/python -m pytest -q -n logical --hypothesis-seed=$(SEED) tests/fuzz
 
 mutants: $(READY) ## make each mistake of tests/mutations.yml in a copy, and see that it is noticed
 	$(BIN)/python tests/mutate.py

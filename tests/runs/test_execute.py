@@ -12,7 +12,7 @@ import torch
 from shared import FAST, assert_same_files, start
 
 from tvae_lib.errors import DivergenceError, ParameterError
-from tvae_lib.runs import files
+from tvae_lib.runs import directory, files
 from tvae_lib.runs.directory import Run, epoch_reached
 from tvae_lib.runs.execute import execute, execute_together
 from tvae_lib.training.config import identity, make_config
@@ -224,21 +224,34 @@ class TestTogether:
             assert_same_files(run, uninterrupted)
             assert run.timing["sessions"][-1]["from_epoch"] == 2, "at most one interval is lost"
 
-    def test_killed_between_two_checkpoints_goes_on_in_groups(self, both, tmp_path, monkeypatch):
-        write, written = files.write_tensors, []
+    @pytest.mark.parametrize("last", range(1, 5))
+    def test_killed_between_two_checkpoints_is_at_one_epoch_again(self, both, tmp_path, monkeypatch, last):
+        """The checkpoints of both are written, and then both put in their place: a kill after each of the four."""
+        left = iter(range(last))
 
-        def failing(path, tensors, **marks):
-            if path.name == "checkpoint.safetensors":
-                written.append(path)
-            if len(written) == 2:
-                raise KeyboardInterrupt
-            write(path, tensors, **marks)
+        def killed_after(act):
+            def attempt(source, *rest, **marks):
+                of_checkpoint = source.name == directory.NEXT
+                if of_checkpoint and next(left, None) is None:
+                    raise Killed
+                act(source, *rest, **marks)
 
-        three = (0, 1, 2)
+            return attempt
+
         with monkeypatch.context() as patch:
-            patch.setattr("tvae_lib.runs.execute.write_tensors", failing)
-            with pytest.raises(KeyboardInterrupt):
-                execute_together(configs(tmp_path, three))
+            for name in ("write_tensors", "replace"):
+                patch.setattr(f"tvae_lib.runs.execute.{name}", killed_after(getattr(files, name)))
+            with pytest.raises(Killed):
+                execute_together(configs(tmp_path))
+        done = execute_together(configs(tmp_path))
+        assert [run.timing["sessions"][-1]["from_epoch"] for run in done] == [0 if last < 3 else 2] * 2
+        for run, uninterrupted in zip(done, both, strict=True):
+            assert_same_files(run, uninterrupted)
+            assert not (run.path / directory.NEXT).exists()
+
+    def test_at_different_epochs_they_go_on_in_groups(self, both, tmp_path):
+        three = (0, 1, 2)
+        execute_together(configs(tmp_path, (0,), epochs=2))
         done = execute_together(configs(tmp_path, three))
         last = [run.timing["sessions"][-1] for run in done]
         assert [(session["from_epoch"], session.get("replicas", 1)) for session in last] == [(2, 1), (0, 2), (0, 2)]

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +29,7 @@ from tvae_lib.runs.files import (
     read_table,
     read_tensors,
     reason,
+    replace,
     sha256,
 )
 from tvae_lib.system.dual import DualVAE
@@ -38,7 +39,8 @@ from tvae_lib.training.state import State, not_finite
 
 LOCK_SECONDS = float(os.environ.get("TVAE_LOCK_SECONDS", 15))  # a killed kernel can outlive its parent by a second
 RESTORABLE = ("history.csv", "evaluations.csv", "evaluations.safetensors", "model.safetensors")  # by the checkpoint
-FILES = ("config.json", *RESTORABLE, "metrics.json", "checkpoint.safetensors", "timing.json")
+NEXT = "checkpoint.next.safetensors"  # takes the checkpoint's place once all of an ensemble have theirs
+FILES = ("config.json", *RESTORABLE, "metrics.json", "checkpoint.safetensors", NEXT, "timing.json")
 SNAPSHOT = re.compile(r"epoch_(\d{4,6})\.safetensors")
 COPY = "restore it from a copy, or train anew in another run_dir"
 
@@ -204,6 +206,17 @@ def epoch_reached(path: Path) -> int:
     """How many epochs the checkpoint in a run directory has completed; 0 where there is none."""
     file = path / "checkpoint.safetensors"
     return int(read_tensors(file)["epoch"]) if os.path.lexists(file) else 0
+
+
+def settle(paths: Sequence[Path]) -> None:
+    """Finish the checkpoints of an ensemble that a kill left half in place, or undo them: all at one epoch again."""
+    epochs = [epoch_reached(path) for path in paths]
+    for path, epoch in zip(paths, epochs, strict=True):
+        if is_regular(path / NEXT):
+            if epoch < max(epochs) == int(read_tensors(path / NEXT)["epoch"]):
+                replace(path / NEXT, path / "checkpoint.safetensors")
+            else:
+                (path / NEXT).unlink()
 
 
 def check_folder(path: Path) -> bool:

@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 
 from tvae_lib.errors import DivergenceError, FileError, ParameterError, UserError, shown
-from tvae_lib.runs.directory import Run, epoch_reached, locked, read_checkpoint, run_path, status
+from tvae_lib.runs.directory import NEXT, Run, epoch_reached, locked, read_checkpoint, run_path, settle, status
 from tvae_lib.runs.evaluate import TABLES, evaluate, evaluation_columns, final_metrics, not_usable, start
-from tvae_lib.runs.files import FORMAT, digest_of_json, write_json, write_sealed, write_table, write_tensors
+from tvae_lib.runs.files import FORMAT, digest_of_json, replace, write_json, write_sealed, write_table, write_tensors
 from tvae_lib.system.schedules import CLOCK
 from tvae_lib.training.config import Config, identity
 from tvae_lib.training.ensemble import Ensemble, check_alike, check_replicas
@@ -45,6 +45,7 @@ def execute_together(configs: list[Config]) -> list[Run]:
     with contextlib.ExitStack() as stack:
         for config in wanted:
             stack.enter_context(locked(run_path(config)))
+        settle([run_path(config) for config in wanted])
         groups: dict[int, list[Config]] = {}
         for config in [config for config in wanted if status(config) != "finished"]:  # now that nobody else is at work
             groups.setdefault(epoch_reached(run_path(config)), []).append(config)
@@ -140,7 +141,12 @@ class Member:
                 self.state = evaluate(self.trainer, self.state)
         if epoch > self.first and (epoch % config.checkpoint_every == 0 or epoch == self.epochs):
             self.prepare()
-            write_tensors(self.path / "checkpoint.safetensors", self.state, identity=self.identity)
+            write_tensors(self.path / NEXT, self.state, identity=self.identity)
+
+    def commit(self) -> None:
+        """Let a new checkpoint take its place, now that all that train together have theirs."""
+        if (self.path / NEXT).exists():
+            replace(self.path / NEXT, self.path / "checkpoint.safetensors")
             self.save_tables()
             self.save_timing()
 
@@ -251,6 +257,7 @@ def train_to_end(configs: list[Config]) -> list[UserError]:
     with tqdm(desc=title, total=epochs, initial=first, unit="epoch", ncols=100, file=file) as bar:
         while True:
             errors += each(going, Member.visit)
+            errors += each(going, Member.commit)
             if not going or going[0].epoch >= epochs:
                 break
             bar.set_postfix_str(going[0].coverage, refresh=False)

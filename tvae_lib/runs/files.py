@@ -66,6 +66,24 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
+def not_written(path: Path, error: OSError) -> FileError:
+    remedy = "what was there before is whole, and the same command goes on once this is mended"
+    return file_error(path, f"could not be written ({reason(error)})", remedy)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Let a whole file take another's place in its folder: rename, fsync of the folder; FileError where it cannot."""
+    try:
+        os.replace(source, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise not_written(target, error) from None
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file by its new content, whole or not at all: temporary name, fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -77,17 +95,11 @@ def write_atomic(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
-        remedy = "what was there before is whole, and the same command goes on once this is mended"
-        raise file_error(path, f"could not be written ({reason(error)})", remedy) from None
+        raise not_written(path, error) from None
 
 
 def write_json(path: Path, value) -> None:

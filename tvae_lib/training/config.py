@@ -246,7 +246,7 @@ def _plain_assignments(cell: str) -> list[str]:
     names: list[str] = []
     try:
         statements = ast.parse(cell).body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError):
         return []
     for statement in statements:
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_plain(statement.value):
