@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
             if column not in study_of(given.table).keys:
                 keys = ", ".join(study_of(given.table).keys)
                 raise ParameterError(f"column is {column!r}; in {given.table} it must be one of {keys}.")
-        print(drop(given.table, given.tables, values), "rows taken out")
+        print(drop(study_of(given.table), given.tables, values), "rows taken out")
     elif given.step == "together":
         whole_runs.together(given.setting, given.seeds, given.parameters, given.runs)
     else:

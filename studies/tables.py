@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from scipy import stats
@@ -20,6 +21,9 @@ from tvae_lib.runs.files import (
 )
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.training.config import ROOT
+
+if TYPE_CHECKING:
+    from studies.study import Study
 
 FOLDER = ROOT / "results" / "experiments"
 WEIGHTS = "model.safetensors"  # of the uncoupled pair that `rates.MODEL` describes
@@ -88,12 +92,12 @@ def read(name: str) -> pd.DataFrame:
     return table
 
 
-def drop(name: str, folder: Path, values: dict[str, str]) -> int:
+def drop(study: "Study", folder: Path, values: dict[str, str]) -> int:
     """Take the rows with these values in their key columns out of a table, to have them made again; how many."""
-    table = study_of(name).in_table(folder)
+    table = study.in_table(folder)
     kept = [row for row in table.rows if any(str(row.get(column)) != value for column, value in values.items())]
     write_table(table.path, pd.DataFrame(kept, columns=list(table.rows[0])))
-    vouch(name, folder, [])
+    vouch(study.table, folder, [])
     return len(table.rows) - len(kept)
 
 

@@ -1,26 +1,9 @@
 """`make fuzz` makes all of these attempts, from a seed that it prints; `make test` a tenth, always the same."""
 
-import os
 import random
 
-import hypothesis
 import pytest
-
-SEED = os.environ.get("TVAE_FUZZ")
-SCALE = 1.0 if SEED else 0.1
-CHECKS = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
-
-
-def attempts(number: int) -> hypothesis.settings:
-    """So many examples, or a tenth of them, without a deadline."""
-    return hypothesis.settings(
-        max_examples=round(number * SCALE),
-        deadline=None,
-        derandomize=not SEED,
-        print_blob=True,
-        suppress_health_check=CHECKS,
-        database=None,
-    )
+from attempts import SEED
 
 
 @pytest.fixture

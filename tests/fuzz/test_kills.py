@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from conftest import SCALE
+from attempts import SCALE
 from shared import assert_same_files
 
 from tvae_lib.runs.directory import Run

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from conftest import attempts
+from attempts import attempts
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -275,7 +275,7 @@ def without(tree, decoder, seeds):
     """The table sobol.csv of a tree without some rows of a decoder."""
     folder = tree / "results" / "experiments"
     for seed in seeds:
-        drop("sobol", folder, {"decoder": decoder, "seed": str(seed)})
+        drop(SOBOL, folder, {"decoder": decoder, "seed": str(seed)})
     return SOBOL.in_table(folder)
 
 

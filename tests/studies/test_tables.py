@@ -75,7 +75,7 @@ def test_a_damaged_table_is_named_with_the_command_that_makes_it_again(folder, c
 
 def test_rows_are_taken_out_to_be_made_again_and_the_table_says_so(folder):
     before = read("sobol")
-    assert tables.drop("sobol", folder, {"decoder": "hand-written", "seed": "3"}) > 0
+    assert tables.drop(study_of("sobol"), folder, {"decoder": "hand-written", "seed": "3"}) > 0
     with pytest.raises(FileError, match="lacks rows; `make studies ONLY=sobol` makes them"):
         read("sobol")
     left = pd.read_csv(folder / "sobol.csv")

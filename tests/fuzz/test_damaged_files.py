@@ -7,7 +7,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from conftest import SCALE
+from attempts import SCALE
 from shared import SAME, start
 
 from studies import tables, whole_runs
