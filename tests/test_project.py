@@ -201,7 +201,7 @@ def test_installed_elsewhere_runs_belong_to_the_working_directory(tmp_path):
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "work").mkdir()
-    script = "from tvae_lib.runs.directory import run_path; from tvae_lib.training.config import make_config; "
+    script = "from tvae_lib.runs.status import run_path; from tvae_lib.training.config import make_config; "
     script += "from studies import tables, whole_runs; print(run_path(make_config()), whole_runs.RUNS, tables.FOLDER)"
     shadow = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(

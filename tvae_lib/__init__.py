@@ -8,7 +8,7 @@
     training/               config, state, trainer (the step and the epoch), ensemble, recording, threads
     fused/                  the same step and samples in compiled loops: nothing new, only faster on a CPU
     measures/               generation (a decoder's p, KL(U||p)), reconstruction, codes, pair (columns of tables)
-    runs/                   files (written whole), directory (whose run it is), evaluate, execute
+    runs/                   files (written whole), directory (a run, read), status (may it go on), evaluate, execute
     figures, ledger         style and palette of the figures; verdicts on claims
 
 Beside it the package `studies` trains what chapters compare and writes their tables: rates (chapters 2, 3), pairs (3,

@@ -11,9 +11,10 @@ import torch
 from shared import SAME, assert_same_files, is_one_sentence, start
 
 from tvae_lib.errors import DivergenceError, FileError, ParameterError, UserError
-from tvae_lib.runs import directory, files
-from tvae_lib.runs.directory import Run, epoch_reached
+from tvae_lib.runs import directory, files, status
+from tvae_lib.runs.directory import Run
 from tvae_lib.runs.execute import execute_together
+from tvae_lib.runs.status import epoch_reached
 from tvae_lib.training.trainer import Trainer
 
 
@@ -291,10 +292,10 @@ class TestFileSystems:
             raise OSError(errno.ENOSYS, "Function not implemented")
 
         monkeypatch.setattr(fcntl, "flock", unsupported)
-        with directory.locked(tmp_path):
+        with status.locked(tmp_path):
             process, host = (tmp_path / ".lock").read_text().split()[:2]
             assert (int(process), host) == (os.getpid(), os.uname().nodename)
-            monkeypatch.setattr(directory, "LOCK_SECONDS", 0.2)
+            monkeypatch.setattr(status, "LOCK_SECONDS", 0.2)
             with pytest.raises(ParameterError, match=f"another process is at work.*{process} {host}"):
                 start(tmp_path)
         assert "has no file locks" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from shared import FAST, SAME, is_one_sentence, start
 from tvae_lib.errors import FileError, ParameterError
 from tvae_lib.measures.reconstruction import exact_shares
 from tvae_lib.operations import SIZE
-from tvae_lib.runs import directory
+from tvae_lib.runs import status
 from tvae_lib.runs.directory import Run
 from tvae_lib.runs.evaluate import judge_both
 from tvae_lib.runs.execute import execute
@@ -68,8 +68,8 @@ def test_a_published_run_without_its_checkpoint_is_shown_but_not_continued(tmp_p
 
 
 def test_a_directory_in_use_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "LOCK_SECONDS", 0.2)
-    with directory.locked(tmp_path), pytest.raises(ParameterError, match="another process"):
+    monkeypatch.setattr(status, "LOCK_SECONDS", 0.2)
+    with status.locked(tmp_path), pytest.raises(ParameterError, match="another process"):
         start(tmp_path)
 
 
@@ -94,7 +94,7 @@ class TestRunDirectory:
         def denied(*_):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(directory.FileLock, "acquire", denied)
+        monkeypatch.setattr(status.FileLock, "acquire", denied)
         assert "Permission denied" in self.refused(run_dir=str(tmp_path / "run"))
 
     def test_other_files(self, tmp_path):

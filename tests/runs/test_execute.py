@@ -13,8 +13,9 @@ from shared import FAST, assert_same_files, start
 
 from tvae_lib.errors import DivergenceError, ParameterError
 from tvae_lib.runs import directory, files
-from tvae_lib.runs.directory import Run, epoch_reached
+from tvae_lib.runs.directory import Run
 from tvae_lib.runs.execute import execute, execute_together
+from tvae_lib.runs.status import epoch_reached
 from tvae_lib.training.config import identity, make_config
 from tvae_lib.training.ensemble import Ensemble
 from tvae_lib.training.state import flatten, initial_state

@@ -20,7 +20,8 @@ from studies import choices
 from studies.catalogue import STUDIES, study_of
 from studies.tables import FOLDER, Table, drop
 from tvae_lib.errors import ParameterError
-from tvae_lib.runs.directory import Run, epoch_reached
+from tvae_lib.runs.directory import Run
+from tvae_lib.runs.status import epoch_reached
 from tvae_lib.training.config import ROOT
 
 TINY = {

@@ -15,9 +15,10 @@ import torch
 from tqdm import tqdm
 
 from tvae_lib.errors import DivergenceError, FileError, ParameterError, UserError, shown
-from tvae_lib.runs.directory import NEXT, Run, epoch_reached, locked, read_checkpoint, run_path, settle, status
+from tvae_lib.runs.directory import NEXT, Run
 from tvae_lib.runs.evaluate import TABLES, evaluate, evaluation_columns, final_metrics, not_usable, start
 from tvae_lib.runs.files import FORMAT, digest_of_json, replace, write_json, write_sealed, write_table, write_tensors
+from tvae_lib.runs.status import epoch_reached, locked, read_checkpoint, run_path, settle, status
 from tvae_lib.system.schedules import CLOCK
 from tvae_lib.training.config import Config, identity
 from tvae_lib.training.ensemble import Ensemble, check_alike, check_replicas
