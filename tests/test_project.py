@@ -198,8 +198,12 @@ def test_windows_itself_is_refused_with_what_works_instead():
 
 
 def test_installed_elsewhere_runs_belong_to_the_working_directory(tmp_path):
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in (*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
+        source, target = ROOT / part, tmp_path / "source" / part
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", tmp_path / "site", tmp_path / "source"], check=True, capture_output=True)
     (tmp_path / "work").mkdir()
     script = "from tvae_lib.runs.status import run_path; from tvae_lib.training.config import make_config; "
     script += "from studies import tables, whole_runs; print(run_path(make_config()), whole_runs.RUNS, tables.FOLDER)"
