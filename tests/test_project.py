@@ -254,6 +254,21 @@ def test_workflow_publishes_what_is_tested_and_builds_the_pages_without_torch():
     assert "torch" not in needed(book)
 
 
+def test_what_a_maintainer_sets_before_the_first_publication_is_said():
+    for name in (".github/workflows/publish.yml", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text()
+        assert re.search(r"Settings.*Pages.*Source.*GitHub Actions", text), name
+        assert "PIP_EXTRA_INDEX_URL" in text, name
+
+
+def test_set_up_shows_what_it_installs_and_ends_with_what_is_ready():
+    said = subprocess.run(["make", "-n", "-B", "setup"], cwd=ROOT, capture_output=True, text=True).stdout
+    (install,) = (line for line in said.splitlines() if "-r requirements.txt" in line)
+    assert "pip install" in install
+    assert "--quiet" not in install
+    assert said.index(install) < said.index("Ready in .venv") < said.index("Next: make run")
+
+
 def test_make_lists_its_commands():
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     for command in ("run", "test", "gpu", "clean", "book"):
