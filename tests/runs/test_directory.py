@@ -55,7 +55,7 @@ def test_another_configuration_is_refused_by_name(whole):
 def test_another_format_is_refused(whole, tmp_path):
     config = whole.config | {"format": 99}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FileError, match=r"config\.json' is of format 99 where this version reads 2\.$"):
+    with pytest.raises(FileError, match=r"config\.json' is of format 99 where this version reads 2; restore it"):
         start(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_only_regular_files_are_read_and_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "folder", "pipe"):
         for act in (lambda path: read_bytes(path), lambda path: write_atomic(path, b"ours")):
-            with pytest.raises(FileError, match=f"{name}' is no regular file"):
+            with pytest.raises(FileError, match=f"{name}' is no regular file; move it away"):
                 act(tmp_path / name)
     assert (tmp_path / "mine").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "link", "folder", "pipe"}

@@ -12,7 +12,16 @@ import pandas as pd
 from torch import Tensor
 
 from tvae_lib.errors import FileError
-from tvae_lib.runs.files import digest_of_json, file_error, read_json, read_sealed, read_table, read_tensors, sha256
+from tvae_lib.runs.files import (
+    advised,
+    digest_of_json,
+    file_error,
+    read_json,
+    read_sealed,
+    read_table,
+    read_tensors,
+    sha256,
+)
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.statenet import StateNet
 
@@ -34,17 +43,20 @@ class Run:
     @property
     def config(self) -> dict:
         """config.json: `run_id`, `created`, `parameters`."""
-        config = read_sealed(self.path / "config.json")
-        if not isinstance(config.get("parameters"), dict):
-            raise file_error(self.path / "config.json", "holds no parameters", COPY)
+        with advised("restore it from a copy, or move the directory away"):
+            config = read_sealed(self.path / "config.json")
+            if not isinstance(config.get("parameters"), dict):
+                raise file_error(self.path / "config.json", "holds no parameters")
         return config
 
     @property
     def metrics(self) -> dict:
         """metrics.json: the final evaluation of A and B beside the untrained network and the uniform generator."""
-        metrics = read_sealed(self.path / "metrics.json")
-        if metrics.get("identity") != self.identity:
-            raise file_error(self.path / "metrics.json", "belongs to another run", COPY)
+        identity = self.identity
+        with advised("delete it, and the command that made the run writes it again if the checkpoint is whole"):
+            metrics = read_sealed(self.path / "metrics.json")
+            if metrics.get("identity") != identity:
+                raise file_error(self.path / "metrics.json", "belongs to another run")
         return metrics
 
     @property

@@ -56,7 +56,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a regular file; FileError where it is none or cannot be read."""
     try:
         if os.path.lexists(path) and not is_regular(path):
-            raise file_error(path, "is no regular file, and is left alone")
+            raise file_error(path, "is no regular file", "move it away")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise file_error(path, f"cannot be read ({reason(error)})") from None
@@ -89,7 +89,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         if os.path.lexists(path) and not is_regular(path):
-            raise file_error(path, "is no regular file, and is left alone")
+            raise file_error(path, "is no regular file", "move it away")
         try:
             with open(temporary, "xb") as file:
                 file.write(content)
