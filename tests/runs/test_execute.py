@@ -2,10 +2,6 @@
 
 import math
 import shutil
-import subprocess
-import sys
-import textwrap
-import time
 
 import pytest
 import torch
@@ -15,7 +11,6 @@ from tvae_lib.errors import DivergenceError, ParameterError
 from tvae_lib.runs import directory, files
 from tvae_lib.runs.directory import Run
 from tvae_lib.runs.execute import execute, execute_together
-from tvae_lib.runs.status import epoch_reached
 from tvae_lib.training.config import identity, make_config
 from tvae_lib.training.ensemble import Ensemble
 from tvae_lib.training.state import flatten, initial_state
@@ -135,35 +130,6 @@ def test_finished_run_is_shown_and_not_touched(whole):
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in whole.path.rglob("*") if p.is_file()}
     assert start(whole.path).metrics == whole.metrics
     assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in whole.path.rglob("*") if p.is_file()}
-
-
-def test_killed_twice_and_resumed_is_the_uninterrupted_run(tmp_path):
-    """SIGKILL of a real process, at whatever moment it happens to be in."""
-    script = textwrap.dedent("""
-        import sys
-        from tvae_lib.runs.execute import execute
-        from tvae_lib.training.config import make_config
-        execute(make_config(device="cpu", holdout=0.9, total_epochs=40, eval_every=4, eval_samples=2048,
-                            final_samples=2048, coverage_samples="100", checkpoint_every=3, run_dir=sys.argv[1]))
-    """)
-
-    def launch(path):
-        return subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
-
-    for target in (3, 15):
-        process = launch(tmp_path / "killed")
-        while epoch_reached(tmp_path / "killed") < target:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.kill()
-        process.communicate()
-    assert epoch_reached(tmp_path / "killed") < 40
-    for path in (tmp_path / "killed", tmp_path / "whole"):
-        process = launch(path)
-        process.communicate()
-        assert process.returncode == 0
-    assert len(Run(tmp_path / "killed").timing["sessions"]) >= 2
-    assert_same_files(Run(tmp_path / "killed"), Run(tmp_path / "whole"))
 
 
 def configs(folder, seeds=(0, 1), **parameters):
