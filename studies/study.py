@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from studies.tables import Table, is_as_made, vouch
+from studies.tables import Table, is_as_made, keep
 from tvae_lib.errors import ParameterError
 from tvae_lib.runs.execute import device_name
 from tvae_lib.runs.files import advised, file_error, read_json, write_json
@@ -92,8 +92,8 @@ def merge(study: Study, folder: Path, parts: Path) -> None:
         raise file_error(table.path, "is not what was made, as its digest shows", remedy)
     for path in sorted((parts / study.table).glob("*.csv")):
         if path.stem in study.parts:
-            table.add(Table(path, study.keys).rows)
-            vouch(study.table, folder, [read_json(path.with_suffix(".json"))])
+            rows = table.include(Table(path, study.keys).rows)
+            keep(study.table, folder, rows, [read_json(path.with_suffix(".json"))])
             path.unlink()
 
 

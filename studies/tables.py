@@ -1,5 +1,6 @@
 """Tables that grow by whole rows, and what the chapters read of them."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,11 +12,13 @@ from scipy import stats
 from studies.catalogue import study_of
 from tvae_lib.runs.files import (
     advised,
+    csv_of,
     file_error,
     read_json,
     read_table,
     read_tensors,
     sha256,
+    write_atomic,
     write_json,
     write_table,
 )
@@ -49,11 +52,15 @@ class Table:
         """Whether all of these are there; each needs no more than the columns `keys`."""
         return all(self.key(row) in self.known for row in rows)
 
-    def add(self, rows: list[dict]) -> None:
-        """Add rows, but for those that are there, and write the whole table in the order of its keys."""
+    def include(self, rows: list[dict]) -> pd.DataFrame:
+        """The table with these rows too, but for those that are there, in the order of its keys."""
         self.rows += [row for row in rows if self.key(row) not in self.known]
         self.known |= {self.key(row) for row in rows}
-        write_table(self.path, pd.DataFrame(self.rows).sort_values(list(self.keys), kind="stable"))
+        return pd.DataFrame(self.rows).sort_values(list(self.keys), kind="stable")
+
+    def add(self, rows: list[dict]) -> None:
+        """Include rows, and write the whole table."""
+        write_table(self.path, self.include(rows))
 
 
 def made(folder: Path) -> dict[str, dict]:
@@ -67,15 +74,20 @@ def made(folder: Path) -> dict[str, dict]:
 
 def is_as_made(name: str, folder: Path) -> bool:
     """Whether a table is what was made, to the byte."""
-    return made(folder).get(name, {}).get("sha256") == sha256(folder / f"{name}.csv")
+    entry = made(folder).get(name, {})
+    return sha256(folder / f"{name}.csv") in (entry.get("sha256"), entry.get("next"))
 
 
-def vouch(name: str, folder: Path, sessions: list[dict]) -> None:
-    """Let made.json know a table as it is now, and the sessions that made more of it."""
-    entries = made(folder)
-    earlier = entries.get(name, {"sessions": []})["sessions"]
-    entries[name] = {"sha256": sha256(folder / f"{name}.csv"), "sessions": [*earlier, *sessions]}
-    write_json(folder / "made.json", entries)
+def keep(name: str, folder: Path, table: pd.DataFrame, sessions: Iterable[dict] = ()) -> None:
+    """Write a table, and let made.json know it, and the sessions that made more of it.
+
+    made.json knows the next table before it is there, so that a kill leaves one that it knows."""
+    content, entries = csv_of(table), made(folder)
+    digest, entry = hashlib.sha256(content).hexdigest(), entries.get(name, {"sessions": []})
+    write_json(folder / "made.json", entries | {name: entry | {"next": digest}})
+    write_atomic(folder / f"{name}.csv", content)
+    known = {"sha256": digest, "sessions": [*entry["sessions"], *sessions]}
+    write_json(folder / "made.json", entries | {name: known})
 
 
 def read(name: str) -> pd.DataFrame:
@@ -96,8 +108,7 @@ def drop(study: "Study", folder: Path, values: dict[str, str]) -> int:
     """Take the rows with these values in their key columns out of a table, to have them made again; how many."""
     table = study.in_table(folder)
     kept = [row for row in table.rows if any(str(row.get(column)) != value for column, value in values.items())]
-    write_table(table.path, pd.DataFrame(kept, columns=list(table.rows[0])))
-    vouch(study.table, folder, [])
+    keep(study.table, folder, pd.DataFrame(kept, columns=list(table.rows[0])))
     return len(table.rows) - len(kept)
 
 

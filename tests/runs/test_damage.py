@@ -105,6 +105,18 @@ def test_a_damaged_finished_run_is_not_shown(copy, name, damage):
     assert name.rpartition("/")[2] in told or "other files" in told
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_not_gone_on_from(copy, damage, finished):
+    if not finished:
+        (copy.path / "metrics.json").unlink()
+    damage(copy.path / "checkpoint.safetensors")
+    if finished and damage is DAMAGES["missing"]:
+        assert start(copy.path).finished  # as published runs are
+    else:
+        assert "checkpoint.safetensors" in refusal_of(copy.path)
+
+
 @pytest.mark.parametrize("name", [*directory.RESTORABLE, "metrics.json"])
 def test_what_a_whole_checkpoint_can_restore_comes_back(copy, whole, name):
     DAMAGES["cut"](copy.path / name)

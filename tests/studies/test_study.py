@@ -8,9 +8,11 @@ import pytest
 import torch
 from shared import is_one_sentence
 
+from studies import tables
 from studies.study import Study, make_part, merge, slug, train_cases, train_together
-from studies.tables import vouch
 from tvae_lib.errors import FileError, ParameterError
+from tvae_lib.runs import files
+from tvae_lib.runs.files import sha256, write_json
 from tvae_lib.training.config import make_config
 from tvae_lib.training.state import initial_state
 from tvae_lib.training.trainer import Trainer
@@ -89,7 +91,7 @@ def test_a_killed_part_goes_on_where_it_was(toy, folders, asked_for):
 def test_a_row_without_its_last_value_is_made_again_and_the_others_are_kept(toy, folders, asked_for):
     path = folders[0] / "toy.csv"
     path.write_text("name,epoch,value\na,1,0.5\na,2,1.0\nz,7,9.0\nb,1,0.5\nb,2,\n")
-    vouch("toy", folders[0], [])
+    write_json(folders[0] / "made.json", {"toy": {"sha256": sha256(path), "sessions": []}})
     assert toy.lacking(folders[0]) == ["first", "second"]
     make_part(toy, "first", *folders)
     merge(toy, *folders)
@@ -122,6 +124,28 @@ def test_a_made_json_that_does_not_say_what_made_the_tables_is_refused(toy, fold
     with pytest.raises(FileError, match=r"made\.json'"):
         merge(toy, *folders)
     assert (folders[0] / "made.json").read_text() == content
+
+
+@pytest.mark.parametrize("last", range(1, 7))
+def test_a_merge_that_is_killed_at_any_write_is_merged_again(toy, folders, monkeypatch, last):
+    for part in toy.parts:
+        make_part(toy, part, *folders)
+    write, left = files.write_atomic, iter(range(last - 1))
+
+    def dying(path, content):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomic", dying)
+        patch.setattr(tables, "write_atomic", dying)
+        with pytest.raises(KeyboardInterrupt):
+            merge(toy, *folders)
+    merge(toy, *folders)
+    assert toy.lacking(folders[0]) == []
+    assert tables.is_as_made("toy", folders[0])
+    assert len(tables.made(folders[0])["toy"]["sessions"]) == 2
 
 
 def test_nothing_is_added_to_a_table_that_somebody_changed(toy, folders):

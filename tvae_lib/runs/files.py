@@ -140,8 +140,12 @@ def read_sealed(path: Path) -> dict:
     raise file_error(path, "is not what was written, as its digest shows")
 
 
+def csv_of(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.9g").encode()
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    write_atomic(path, table.to_csv(index=False, float_format="%.9g").encode())
+    write_atomic(path, csv_of(table))
 
 
 def read_table(path: Path) -> pd.DataFrame:
