@@ -42,11 +42,10 @@ def perceptron(layers, h):
 
 
 def residual(layers, h):
-    """Decoder B: a layer, two residual blocks, and the output."""
+    """Decoder B: a layer, two residual blocks, of which the first ends in a ReLU, and the output."""
     h = jax.nn.relu(perceptron(layers[:1], h))
-    for block in (layers[1:3], layers[3:5]):
-        h = jax.nn.relu(h + perceptron(block, h))
-    return perceptron(layers[5:], h)
+    h = jax.nn.relu(h + perceptron(layers[1:3], h))
+    return perceptron(layers[5:], h + perceptron(layers[3:5], h))
 
 
 def elbo_parts(logits, indicators, mean, log_variance):

@@ -62,7 +62,7 @@ def generators(untrained_seeds=range(30), effort=FEWER, final=FINAL) -> Study:
                 decoder, name, samples = getattr(model, case["pathway"]).decoder, f"{name} {case['pathway']}", effort
             else:
                 decoder, samples = hand_written(SLOPE), final
-            yield [case | columns(examine_decoder(decoder, LATENT, samples, seed, name))]
+            yield [case | columns(examine_decoder(decoder, LATENT, samples, seed, name).report)]
 
     parts = {
         f"untrained-seed{seed}": [{"kind": "untrained", "seed": seed, "pathway": p} for p in "AB"]

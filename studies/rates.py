@@ -37,7 +37,8 @@ class Unskipped(ResidualBlock):
     """A residual block without its skip connection; as many parameters."""
 
     def forward(self, h: Tensor) -> Tensor:
-        return torch.relu(self.second(torch.relu(self.first(h))))
+        out = self.second(torch.relu(self.first(h)))
+        return torch.relu(out) if self.relu else out
 
 
 class UnskippedDecoder(DecoderB):
@@ -45,7 +46,7 @@ class UnskippedDecoder(DecoderB):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(*(Unskipped(128) if isinstance(m, ResidualBlock) else m for m in self.body))
+        self.body = nn.Sequential(*(Unskipped(128, m.relu) if isinstance(m, ResidualBlock) else m for m in self.body))
 
 
 KINDS = {"wide": lambda: DecoderB(width=WIDE), "unskipped": UnskippedDecoder}

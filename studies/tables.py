@@ -107,7 +107,12 @@ def read(name: str) -> pd.DataFrame:
 def drop(study: "Study", folder: Path, values: dict[str, str]) -> int:
     """Take the rows with these values in their key columns out of a table, to have them made again; how many."""
     table = study.in_table(folder)
-    kept = [row for row in table.rows if any(str(row.get(column)) != value for column, value in values.items())]
+
+    def has(row: dict, column: str, value: str) -> bool:
+        found = row.get(column)
+        return value in (str(found), f"{found:.9g}" if isinstance(found, float) else "")
+
+    kept = [row for row in table.rows if not all(has(row, column, value) for column, value in values.items())]
     keep(study.table, folder, pd.DataFrame(kept, columns=list(table.rows[0])))
     return len(table.rows) - len(kept)
 

@@ -7,9 +7,11 @@ from hypothesis import given
 
 from tvae_lib.coverage import (
     coverage_deviation,
+    expected_pair_coverage,
     full_coverage,
     is_held,
     measured_coverage,
+    pair_coverage,
     uniform_coverage,
     uniform_coverage_deviation,
     uniform_full_coverage,
@@ -40,6 +42,20 @@ def test_coverage_deviation_is_the_sum_over_all_pairs(rng, draws):
 def test_coverage_deviation_of_the_uniform_distribution(draws):
     uniform = torch.full((SIZE,), 1 / SIZE)
     assert coverage_deviation(uniform, draws) == pytest.approx(uniform_coverage_deviation(draws), rel=1e-3)
+
+
+def test_expected_coverage_of_a_pair_is_that_of_its_draws(rng):
+    p = torch.softmax(torch.randn(2, SIZE, generator=rng), 1)
+    first, second = torch.multinomial(p, 20 * 9_001, replacement=True, generator=rng).split(1)
+    found = [pair_coverage(a, b, (9_001,)) for a, b in zip(first[0].split(9_001), second[0].split(9_001), strict=True)]
+    for how, draws in {"half": (4_501, 4_500), "union": (9_001, 9_001)}.items():
+        mean = sum(one[how][9_001] for one in found) / 20
+        assert mean == pytest.approx(expected_pair_coverage(*p, *draws), abs=4 * 0.003 / 20**0.5)
+
+
+def test_more_draws_than_there_are_are_not_counted():
+    with pytest.raises(ValueError, match="counts has 11; it must be at most 10"):
+        measured_coverage(torch.zeros(10, dtype=torch.int64), (5, 11))
 
 
 def test_full_coverage_of_the_uniform_distribution_is_inclusion_and_exclusion():

@@ -31,7 +31,7 @@ def test_step_is_the_same_on_every_device(device):
     results = []
     for place in (torch.device("cpu"), device):
         trainer = Trainer(config, place)
-        state, _, controls, _ = trainer.begin(in_float64(initial_state(config, place)), trainer.prescribed(0), 0)
+        state, controls = trainer.scheduled(in_float64(initial_state(config, place)), trainer.prescribed(0), 0)
         controls = Controls(*(c.double() for c in controls))
         moved = tuple(part.to(place).double() for part in batch)
         for _ in range(5):
@@ -76,7 +76,7 @@ def test_steps_read_nothing_back_from_the_device(device):
     if device.type != "cuda":
         pytest.skip("only a GPU can be made to report synchronisation; on the CPU see test_training")
     trainer = Trainer(make_config(**SMALL), device)
-    state, _, controls, _ = trainer.begin(initial_state(trainer.config, device), trainer.prescribed(0), 0)
+    state, controls = trainer.scheduled(initial_state(trainer.config, device), trainer.prescribed(0), 0)
     batches = list(trainer.batches(0))
     torch.cuda.set_sync_debug_mode("error")
     try:

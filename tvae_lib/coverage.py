@@ -92,11 +92,31 @@ def full_coverage(p: Tensor, draws: int) -> float:
 
 def measured_coverage(drawn: Tensor, counts: tuple[int, ...]) -> dict[int, float]:
     """Fraction of the M operations among the first N draws, for each N in `counts`: (n,) index -> {N: fraction}.
-    Equation: eq-coverage. Source: Foundations, "Empirical Validation"."""
+
+    ValueError where there are fewer draws. Equation: eq-coverage. Source: Foundations, "Empirical Validation"."""
+    if max(counts) > len(drawn):
+        raise ValueError(f"counts has {max(counts)}; it must be at most {len(drawn)}, the number of draws.")
     order = torch.arange(len(drawn), device=drawn.device)
     first_seen = torch.full((SIZE,), max(counts), device=drawn.device)
     first_seen.scatter_reduce_(0, drawn, order, "amin")
     return {n: (first_seen < n).double().mean().item() for n in counts}
+
+
+def pair_coverage(first: Tensor, second: Tensor, counts: tuple[int, ...]) -> dict[str, dict[int, float]]:
+    """Coverage of a pair of generators, from draws (n,) of each: {"half": {N: fraction}, "union": {N: fraction}}.
+
+    Half of N draws from each, the first having the odd one; N draws from each, together.
+    Equation: eq-pair-coverage. Source: ours, for Foundations, "Theorem 4"."""
+    taken = torch.stack([first, second], 1).flatten()
+    found = measured_coverage(taken, tuple(sorted({*counts, *(2 * n for n in counts)})))
+    return {"half": {n: found[n] for n in counts}, "union": {n: found[2 * n] for n in counts}}
+
+
+def expected_pair_coverage(p_first: Tensor, p_second: Tensor, first: int, second: int) -> float:
+    """Expected fraction of operations among independent draws, `first` from p_first (M,) and `second` from p_second.
+    Equation: eq-expected-pair-coverage. Source: ours."""
+    log_missed = first * torch.log1p(-p_first.double()) + second * torch.log1p(-p_second.double())
+    return -torch.expm1(log_missed).mean().item()
 
 
 def is_held(p: Tensor) -> Tensor:

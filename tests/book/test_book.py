@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tvae_lib.ledger import MIME, VERDICTS, verdict
+from tvae_lib.ledger import DEPENDS, MIME, VERDICTS, verdict
 from tvae_lib.training.config import ROOT
 
 sys.path.insert(0, str(ROOT / "book"))
@@ -114,6 +114,29 @@ def test_two_verdicts_on_one_claim_are_refused():
 def test_a_verdict_without_word_finding_or_evidence_is_refused(arguments):
     with pytest.raises(ValueError, match="P1"):
         verdict(*arguments)
+
+
+def test_a_verdict_that_turns_with_a_reading_says_so():
+    turned = {"R1": {"hard": ("holds", "97 %"), "soft": ("refuted", "82 %")}}
+    alike = {"R3": {"sampled": ("holds", "97 %"), "rounded": ("holds", "96 %")}}
+    assert verdict("C1", DEPENDS, "It is so.", "fig", turned | alike).under == turned | alike
+    assert verdict("C1", "holds", "It is so.", "fig", alike).verdict == "holds"
+    for word, under in (("holds", turned), ("refuted", turned), (DEPENDS, alike), ("refuted", alike)):
+        with pytest.raises(ValueError, match="its readings give"):
+            verdict("C1", word, "It is so.", "fig", under)
+
+
+@pytest.mark.parametrize("options", [["soft"], ["soft", "hard"], ["hard", "quiet"], []])
+def test_readings_are_those_of_the_list_the_base_first(options):
+    with pytest.raises(ValueError, match="C1 is judged under R1"):
+        verdict("C1", "holds", "It is so.", "fig", {"R1": dict.fromkeys(options, ("holds", "97 %"))})
+
+
+def test_claim_by_reading_is_a_table_with_a_figure_in_each_cell():
+    under = {"R1": {"hard": ("holds", "97 %"), "soft": ("refuted", "82 %")}}
+    text = generate.readings(CLAIMS, generate.verdicts([page("", [declared(verdict=DEPENDS, under=under)])]))
+    assert "| {ref}`P1 <claim-p1>` | **holds**: 97 % | **refuted**: 82 % |" in text
+    assert "1 claims were judged under others too, and\n1 verdicts turn with one" in text
 
 
 def test_registry_has_every_claim_once_with_a_chapter_and_a_source():

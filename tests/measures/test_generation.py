@@ -65,8 +65,24 @@ def test_standard_error_is_the_spread_over_repetitions():
     decoder = Linear(1.0, 0.3)
     runs = [generation.generate(decoder, 9, 2**15, 1, stream(i, 0, "spread"))[0] for i in range(30)]
     spread = torch.tensor([m.kl_uniform() for m in runs]).std().item()
-    claimed = sum(m.kl_error for m in runs) / len(runs)
+    claimed = sum(m.kl_deviation for m in runs) / len(runs)
     assert claimed == pytest.approx(spread, rel=0.5)
+
+
+@pytest.mark.parametrize("samples", [2**14, 2**16])
+def test_the_error_of_a_divergence_contains_the_bias_that_its_correction_leaves(samples):
+    decoder = Linear(10.0, 4.3)
+    known = -9 * (3 * decoder.trit_marginal()).log().mean().item()
+    runs = [generation.generate(decoder, 9, samples, 1, stream(i, 0, "bias"))[0] for i in range(10)]
+    assert sum(abs(m.kl_uniform() - known) <= 2 * m.kl_error for m in runs) >= 9
+
+
+def test_a_rounded_trit_is_the_value_nearest_to_its_expectation(rng):
+    p = torch.softmax(2 * torch.randn(500, 9, 3, generator=rng), -1)
+    expectation = (p * torch.tensor([-1.0, 0.0, 1.0])).sum(-1)
+    values = torch.tensor([-1.0, 0.0, 1.0])
+    direct = values[(expectation.unsqueeze(-1) - values).abs().argmin(-1)]
+    assert torch.equal(generation.nearest(p.movedim(0, -1)), index_of(direct))
 
 
 def test_drawn_trits_follow_their_softmax(rng):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from shared import Linear
 
-from tvae_lib.coverage import expected_coverage
+from tvae_lib.coverage import expected_coverage, measured_coverage
 from tvae_lib.measures import codes
 from tvae_lib.measures.generation import generate
 from tvae_lib.measures.pair import OF_BOTH, OF_ONE, Effort, Pair, Pathway, measured, measured_alone
@@ -16,11 +16,11 @@ from tvae_lib.system.vae import Posterior, kl_to_prior, tempered
 from tvae_lib.training.config import make_config
 from tvae_lib.training.state import untrained
 
-EFFORT = Effort(2048, information=64, codes=2)
+EFFORT = Effort(2048, information=64, codes=2, draws=195_000)
 SETTINGS = {"rho": 0.3, "tau_A": 0.8, "tau_B": -0.6}
 GENERATED = (
     *("kl_uniform", "kl_uniform_error", "min_log_p", "rarest_log_p"),
-    *("coverage_50000", "coverage_195000", "complete", "has"),
+    *("coverage_50000", "coverage_195000", "sampled_50000", "argmax_195000", "rounded_195000", "complete", "has"),
 )
 
 
@@ -56,7 +56,7 @@ def posteriors(model) -> dict:
 
 @pytest.mark.parametrize("p", "AB")
 def test_what_a_decoder_generates(pair, model, p):
-    marginal, _ = generate(getattr(model, p).decoder, 16, 2048, 1, stream(1, 5, f"test {p}"))
+    marginal, drawn = generate(getattr(model, p).decoder, 16, 2048, 195_000, stream(1, 5, f"test {p}"))
     log_p = marginal.log_p()
     assert measured_alone(pair.each[p], GENERATED) == {
         "kl_uniform": marginal.kl_uniform(),
@@ -65,9 +65,24 @@ def test_what_a_decoder_generates(pair, model, p):
         "rarest_log_p": log_p.quantile(0.01).item(),
         "coverage_50000": expected_coverage(marginal.p, 50_000),
         "coverage_195000": expected_coverage(marginal.p, 195_000),
+        "sampled_50000": measured_coverage(drawn.sampled, (50_000,))[50_000],
+        "argmax_195000": measured_coverage(drawn.argmax, (195_000,))[195_000],
+        "rounded_195000": measured_coverage(drawn.rounded, (195_000,))[195_000],
         "complete": marginal.full_coverage(195_000),
         "has": (marginal.p >= 0.5 / SIZE).double().mean().item(),
     }
+
+
+def test_what_the_pair_covers(pair, model):
+    """Half of the draws from each is between the two; as many from each together is what either has found."""
+    drawn = [
+        generate(vae.decoder, 16, 2048, 195_000, stream(1, 5, f"test {p}"))[1]
+        for p, vae in (("A", model.A), ("B", model.B))
+    ]
+    row = measured(pair, ("argmax_half_50000", "argmax_union_50000"))
+    A, B = (one.argmax[:50_000] for one in drawn)
+    assert row["argmax_union_50000"] == len(torch.cat([A, B]).unique()) / SIZE
+    assert row["argmax_half_50000"] == len(torch.cat([A[:25_000], B[:25_000]]).unique()) / SIZE
 
 
 @pytest.mark.parametrize("p", "AB")
@@ -115,7 +130,7 @@ def test_what_comes_back_of_eight_trits_and_of_nine():
 
 def test_what_both_have_and_say_together(pair, model, posteriors):
     streams = {p: stream(1, 5, f"test {p}") for p in "AB"}
-    held = [generate(getattr(model, p).decoder, 16, 2048, 1, streams[p])[0].p >= 0.5 / SIZE for p in "AB"]
+    held = [generate(getattr(model, p).decoder, 16, 2048, 195_000, streams[p])[0].p >= 0.5 / SIZE for p in "AB"]
     used = [tempered(posteriors[p], SETTINGS[f"tau_{p}"]) for p in "AB"]
     information, error = codes.information(codes.joint(*used), 64, stream(1, 5, "test joint"))
     assert measured(pair, ("joint", "has_both", "cka", "joint_error")) == {

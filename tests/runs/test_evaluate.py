@@ -14,10 +14,11 @@ from tvae_lib.training.trainer import Trainer
 
 
 def test_coverage_of_a_uniform_decoder_meets_the_bound():
-    verdict, log_p = judge(Constant(torch.zeros(9, 3)), 2, 1_024, (10_000, 50_000), stream(0, 0, "judge"))
+    verdict, log_p, _ = judge(Constant(torch.zeros(9, 3)), 2, 1_024, (10_000, 50_000), stream(0, 0, "judge"))
     for draws in (10_000, 50_000):
         assert verdict["coverage"][str(draws)] == pytest.approx(uniform_coverage(draws), abs=5 * 0.0017)
     assert verdict["coverage_argmax"]["50000"] == pytest.approx(1 / SIZE)
+    assert verdict["coverage_rounded"]["50000"] == pytest.approx(1 / SIZE)
     assert verdict["min_log_p"] == pytest.approx(-ENTROPY, abs=1e-4)
     assert log_p.shape == (SIZE,)
 
@@ -25,7 +26,7 @@ def test_coverage_of_a_uniform_decoder_meets_the_bound():
 def test_an_operation_that_no_sample_reaches_makes_the_divergence_infinite_not_a_number_in_json():
     logits = torch.full((9, 3), -1e4)
     logits[:, 0] = 0
-    verdict, log_p = judge(Constant(logits), 2, 1_024, (10,), stream(0, 0, "one"))
+    verdict, log_p, _ = judge(Constant(logits), 2, 1_024, (10,), stream(0, 0, "one"))
     assert verdict["kl_uniform"] is None
     assert verdict["coverage"]["10"] == pytest.approx(1 / SIZE)
     assert log_p[0] == 0

@@ -31,6 +31,36 @@ def test_output_entropy_is_that_of_the_mean_distribution(rng):
     assert losses.output_entropy(torch.zeros(2, 9, 3)).item() == pytest.approx(9 * math.log(3), rel=1e-6)
 
 
+def test_output_entropy_of_values_is_that_of_all_trits_together(rng):
+    logits = torch.randn(40, 9, 3, generator=rng, dtype=torch.float64)
+    p = torch.softmax(logits, -1).mean((0, 1)).tolist()
+    assert losses.entropy_of_values(logits).item() == pytest.approx(-sum(q * math.log(q) for q in p))
+    three = torch.zeros(3, 9, 3, dtype=torch.float64)
+    for k in range(3):
+        three[k, :, k] = 50.0
+    assert losses.entropy_of_values(three).item() == pytest.approx(math.log(3)), "three operations are its maximum"
+
+
+def test_output_entropy_of_operations_is_that_of_the_mean_over_all_of_them(rng):
+    logits = torch.randn(5, 9, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    indicators = one_hot(all_operations()).double()
+    p = torch.stack([torch.log_softmax(row, -1).mul(indicators).sum((1, 2)).exp() for row in logits]).mean(0)
+    direct = -(p * p.log()).sum()
+    found = losses.entropy_of_operations(logits)
+    assert found.item() == pytest.approx(direct.item())
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (found, direct)]
+    torch.testing.assert_close(*gradients)
+    assert losses.entropy_of_operations(torch.zeros(2, 9, 3)).item() == pytest.approx(9 * math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("form", losses.OUTPUT_ENTROPIES)
+def test_output_entropy_has_a_gradient_where_a_probability_underflows(form):
+    logits = torch.zeros(4, 9, 3)
+    logits[..., 2] = -104.0
+    logits.requires_grad_()
+    assert torch.autograd.grad(losses.OUTPUT_ENTROPIES[form](logits), logits)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 def test_repulsion_is_the_double_sum_with_the_diagonal(rng, sigma):
     z = torch.randn(30, 4, generator=rng, dtype=torch.float64)
@@ -72,7 +102,8 @@ def test_soft_entropy_is_the_direct_kernel_histogram(rng):
     z = torch.randn(200, 3, generator=rng, dtype=torch.float64)
     width = 6 / 50
     centres = torch.linspace(-3 + width / 2, 3 - width / 2, 50, dtype=torch.float64)
-    weights = torch.exp(-((z.unsqueeze(-1) - centres) ** 2) / (2 * width**2)).sum(0)
+    inside = (z.abs() <= 3).unsqueeze(-1)
+    weights = (inside * torch.exp(-((z.unsqueeze(-1) - centres) ** 2) / (2 * width**2))).sum(0)
     p = weights / weights.sum(-1, keepdim=True)
     direct = -(p * torch.log(p / width)).sum()
     assert losses.soft_entropy(z).item() == pytest.approx(direct.item(), abs=1e-9)
@@ -92,9 +123,18 @@ def test_only_the_soft_histogram_has_a_gradient(rng):
 
 
 def test_entropies_stay_finite_when_every_code_is_out_of_range():
-    z = torch.full((8, 2), 50.0)
-    assert torch.isfinite(losses.histogram_entropy(z))
-    assert torch.isfinite(losses.soft_entropy(z))
+    for value in (3.5, 9.0, 50.0):
+        z = torch.full((8, 2), value, requires_grad=True)
+        assert losses.histogram_entropy(z) == 0
+        assert losses.soft_entropy(z) == 0
+        assert torch.autograd.grad(losses.soft_entropy(z), z)[0].abs().max() == 0
+
+
+def test_a_code_out_of_range_counts_for_nothing(rng):
+    z = torch.randn(64, 2, generator=rng).clamp(-2.9, 2.9)
+    more = torch.cat([z, torch.full((16, 2), 4.0)])
+    for entropy in (losses.histogram_entropy, losses.soft_entropy):
+        assert entropy(more).item() == pytest.approx(entropy(z).item(), abs=1e-5)
 
 
 def test_total_is_the_complete_decomposition(rng):
@@ -114,6 +154,14 @@ def test_balance_factors_are_clipped_reciprocals(a, b):
     g_A, g_B = losses.balance_factors(torch.tensor([a, b], dtype=torch.float64)).tolist()
     assert g_A == pytest.approx(min(max(b / a, 0.5), 2.0), rel=1e-3)
     assert g_B == pytest.approx(min(max(a / b, 0.5), 2.0), rel=1e-3)
+
+
+@given(norms, norms, st.sampled_from([-1.0, 0.5, 0.0]))
+def test_balance_by_a_power_of_the_ratio(a, b, power):
+    g_A, g_B = losses.balance_factors(torch.tensor([a, b], dtype=torch.float64), power).tolist()
+    ratio = min(max(b / a, 1e-6), 1e6)
+    assert g_A == pytest.approx(min(max(ratio**power, 0.5), 2.0), rel=1e-3)
+    assert g_B == pytest.approx(min(max(ratio**-power, 0.5), 2.0), rel=1e-3)
 
 
 def test_norms_that_are_no_numbers_are_not_called_balanced():

@@ -11,12 +11,12 @@ from tvae_lib.system import schedules
 OPEN, SHUT = torch.tensor(1.0), torch.tensor(0.0)
 
 
-def rho_path(gates, total=400):
+def rho_path(gates, total=400, **reading):
     """Permeability of every epoch, `gates[e]` the gate at the end of epoch e."""
     rho, path = torch.tensor(0.0), []
     for epoch in range(total):
         t, before = schedules.clock(epoch, total), schedules.clock(epoch - 1, total)
-        rho = schedules.permeability(t, before, rho, gates[epoch - 1])
+        rho = schedules.permeability(t, before, rho, gates[epoch - 1], **reading)
         path.append(rho.item())
     return path
 
@@ -45,6 +45,20 @@ def test_permeability_counts_the_open_epochs_of_phase_3(gates):
     path = rho_path([torch.tensor(float(g)) for g in gates])
     assert path[249] == pytest.approx(0.3 + 0.4 / 130 * sum(gates[120:249]), abs=1e-5)
     assert all(b >= a - 1e-6 for a, b in itertools.pairwise(path))
+
+
+@given(st.lists(st.booleans(), min_size=400, max_size=400))
+def test_permeability_that_falls_is_on_the_line_after_a_balanced_epoch_and_else_at_its_start(gates):
+    path = rho_path([torch.tensor(float(g)) for g in gates], falls=1.0)
+    line = [0.3 + 0.4 * (t - 120) / 130 for t in range(120, 250)]
+    expected = [line[t - 120] if t > 120 and gates[t - 1] else 0.3 for t in range(120, 250)]
+    assert path[120:250] == pytest.approx(expected, abs=1e-5)
+
+
+@given(st.lists(st.booleans(), min_size=400, max_size=400))
+def test_permeability_without_a_gate_is_the_straight_line(gates):
+    path = rho_path([torch.tensor(float(g)) for g in gates], gated=0.0)
+    assert path == pytest.approx(rho_path([OPEN] * 400), abs=1e-5)
 
 
 @given(st.integers(4, 2000))

@@ -19,6 +19,8 @@ VARIED = [
     {"seed": 3, "alpha_ent": 0.0, "alignment": False, "gradient_balance": False, "statenet": "detached"},
     {"seed": 4, "pathways": "B"},
     {"seed": 5, "preset": "corrected"},
+    {"seed": 6, "gate": "falls", "balance_power": -1.0, "ema": 0.8},
+    {"seed": 6, "gate": "open", "balance_power": 0.5, "raw_norms": True, "ema_balanced": 0.9},
 ]
 
 
@@ -57,16 +59,39 @@ def test_replicas_of_every_kind_train_like_runs_of_their_own(device):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=f"{name} of {config}")
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {"histogram": "hard", "last_relu": False, "repelled": "means"},
+        {"entropy_of": "untempered", "output_entropy": "operations"},
+        {"statenet_acts": "step", "output_entropy": "values", "statenet": "hypergradient"},
+    ],
+    ids=lambda reading: next(iter(reading)),
+)
+def test_replicas_under_readings_that_shape_the_step_train_like_runs_of_their_own(device, reading):
+    configs = [make_config(**(SMALL | reading), seed=seed) for seed in (1, 2)]
+    replicas = precise(Ensemble(configs, device))
+    together = replicas.stack([in_float64(initial_state(config, device)) for config in configs])
+    for _ in range(2):
+        together = replicas.epoch(together)
+    for config, mine in zip(configs, replicas.unstack(together), strict=True):
+        trainer, state = precise(Trainer(config, device)), in_float64(initial_state(config, device))
+        for _ in range(2):
+            state = trainer.epoch(state)
+        for name in ("theta", "lambdas", "lr", "statenet_theta", "averages", "history"):
+            torch.testing.assert_close(mine[name], state[name], rtol=1e-7, atol=1e-9, equal_nan=True, msg=name)
+
+
 def test_gradient_of_a_replica_is_that_of_its_own_run():
     configs = [make_config(**(SMALL | varied)) for varied in VARIED]
     replicas = precise(Ensemble(configs, "cpu"))
     states = [in_float64(initial_state(config, torch.device("cpu"))) for config in configs]
     moment = []
-    state, _, controls, _ = replicas.begin(replicas.stack(states), replicas.prescribed(0), 0)
+    state, controls = replicas.scheduled(replicas.stack(states), replicas.prescribed(0), 0)
     moment = replicas.step(state, *next(replicas.batches(0)), controls)[0]["moment_1"]
     for config, state, mine in zip(configs, states, moment, strict=True):
         trainer = precise(Trainer(config, "cpu"))
-        state, _, controls, _ = trainer.begin(state, trainer.prescribed(0), 0)
+        state, controls = trainer.scheduled(state, trainer.prescribed(0), 0)
         alone = trainer.step(state, *next(trainer.batches(0)), controls)[0]["moment_1"]
         assert (mine - alone).norm() < 1e-12 * alone.norm()  # after one step, a tenth of the gradient
 

@@ -93,7 +93,7 @@ def test_a_new_loss_term_in_plain_torch_is_recorded_with_fused_pieces():
 
     trainer.step.terms = more
     state = initial_state(trainer.config, trainer.device)
-    begun, _, controls, _ = trainer.begin(state, trainer.prescribed(0), 0)
+    begun, controls = trainer.scheduled(state, trainer.prescribed(0), 0)
     example = ({name: begun[name] for name in STEPPED}, *next(trainer.batches(0)), controls)
     plain, played = trainer.step(*example)[0], twins.program(trainer.step, example, Team([1]))(*example)[0]
     torch.testing.assert_close(plain["moment_1"], played["moment_1"], rtol=1e-3, atol=1e-6)

@@ -289,10 +289,47 @@ def test_statenet_acts_from_the_second_epoch_by_its_rules():
 def test_state_vector_reads_the_epoch_before_and_the_settings_now():
     trainer, state = train(2)
     now, _ = schedule(state, 2, 400, trainer.prescribed(2))
-    vector = state_vector(now, 2)
+    vector = state_vector(now)
     names = ["entropy_A", "entropy_B", "kl_A", "kl_B", "grad_ratio"]
     assert vector[:5].tolist() == pytest.approx([column(state, n)[-1].item() for n in names], rel=1e-6)
     assert vector[5:].tolist() == pytest.approx([now["rho"].item(), *state["lambdas"].tolist()])
+
+
+def test_statenet_at_every_step_acts_and_learns_as_often():
+    """From the second step on: before it there is nothing to read."""
+    trainer, once = train(2)
+    _, often = train(2, statenet_acts="step")
+    steps = len(list(trainer.batches(0)))
+    assert once["statenet_step"] == 1
+    assert often["statenet_step"] == 2 * steps - 1
+    assert not torch.equal(once["statenet_theta"], often["statenet_theta"])
+    lr, moved = 0.001, column(often, "delta_lr")
+    assert moved.abs().max() < 1
+    assert column(often, "lr")[-1].item() != pytest.approx(lr * (1 + 0.05 * moved[-1].item()), rel=1e-6)
+
+
+def test_a_hard_histogram_moves_nothing():
+    _, aligned = train(2, histogram="hard", statenet="off")
+    _, without = train(2, histogram="hard", statenet="off", alignment=False)
+    assert column(aligned, "alignment").min() > 0
+    torch.testing.assert_close(aligned["theta"], without["theta"], rtol=0, atol=0)
+
+
+def test_norms_before_their_scales_are_those_of_the_losses():
+    """At first both factors are 1 and both lambdas 0.7."""
+    _, scaled = train(1, alignment=False, gradient_balance=False)
+    _, raw = train(1, alignment=False, gradient_balance=False, raw_norms=True)
+    torch.testing.assert_close(raw["norms"], scaled["norms"] / 0.7)
+
+
+@pytest.mark.parametrize("reading", [{"repelled": "means"}, {"entropy_of": "untempered"}, {"last_relu": False}])
+def test_a_reading_changes_what_it_names(reading):
+    _, base = train(1, statenet="off", tau_floor=0.05)
+    _, other = train(1, statenet="off", tau_floor=0.05, **reading)
+    names = {"repelled": "repulsion", "entropy_of": "entropy_B", "last_relu": "ce_B"}
+    name = names[next(iter(reading))]
+    assert column(base, name) != column(other, name)
+    assert column(base, "ce_A")[0] == pytest.approx(column(other, "ce_A")[0].item(), rel=0.02)
 
 
 @pytest.mark.parametrize("mode", statenet.MODES)
@@ -337,7 +374,7 @@ def test_constant_temperature_is_taken_as_it_is():
 def test_hypergradient_is_the_derivative_of_the_loss_by_the_learning_rate():
     trainer, state = train(1)
     step, (batch, noise) = trainer.step, next(iter(trainer.batches(5)))
-    acted, _, controls, _ = trainer.begin(state, trainer.prescribed(1), 1)
+    acted, controls = trainer.scheduled(state, trainer.prescribed(1), 1)
     after, _ = step(acted, batch, noise, controls)
     batch, noise = list(trainer.batches(5))[1]
     _, record = step(after, batch, noise, controls)

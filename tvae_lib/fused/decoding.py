@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from tvae_lib.fused.arithmetic import ROWS, arrays_of, bounded, compiled, exponential, f32, fits
 from tvae_lib.fused.networks import NETWORKS, layers_forward_kernel, structure_arrays, structure_of
 from tvae_lib.operations import VALUES
+from tvae_lib.system import vae
 from tvae_lib.training import state
 
-LIFT, NEGLIGIBLE = f32(2.0**27), f32(1e-17)  # see measures/generation.py
+LIFT, NEGLIGIBLE = f32(2.0**27), f32(vae.NEGLIGIBLE)  # see measures/generation.py
 
 
 @compiled()
@@ -34,21 +35,23 @@ def softmax_last(logits, p):
 
 
 @compiled()
-def draw_last(p, uniforms, sampled, argmax):
-    """`generation.draw` and `generation.likeliest` of probabilities p (trits, 3, n)."""
+def draw_last(p, uniforms, sampled, argmax, rounded):
+    """`generation.draw`, `likeliest` and `nearest` of probabilities p (trits, 3, n)."""
     sampled[:] = 0
     argmax[:] = 0
+    rounded[:] = 0
     for j in range(len(p)):
         low, middle, high, uniform = p[j, 0], p[j, 1], p[j, 2], uniforms[j]
         for n in range(len(sampled)):
             a, b, c, u = low[n], middle[n], high[n], uniform[n]
             sampled[n] = 3 * sampled[n] + (u >= a) + (u >= a + b)
             argmax[n] = 3 * argmax[n] + (max(b, c) > a) + (c > max(a, b))
+            rounded[n] = 3 * rounded[n] + (c - a >= f32(-0.5)) + (c - a > f32(0.5))
 
 
 @compiled()
 def joint_factor(p, out, rows):
-    """`generation.joint_factors` of some trits: p (trits, 3, n) -> out (3^trits, n), the first `rows` columns."""
+    """`vae.joint_factors` of some trits: p (trits, 3, n) -> out (3^trits, n), the first `rows` columns."""
     out[0, :rows], size = f32(1), 1
     for j in range(len(p) - 1, -1, -1):  # the last trit is the innermost digit
         for k in range(2, -1, -1):
@@ -62,7 +65,7 @@ def joint_factor(p, out, rows):
 
 
 @compiled()
-def generate_kernel(z, parameters, structure, counted, uniforms, sums, squares, sampled, argmax):
+def generate_kernel(z, parameters, structure, counted, uniforms, sums, squares, sampled, argmax, rounded):
     """What `generation.of_chunk` returns for codes z (n, d), by a decoder of `structure` (see `structure_arrays`).
 
     Only the first `counted` samples count in the sums and, where there is room for them, the squares."""
@@ -78,7 +81,7 @@ def generate_kernel(z, parameters, structure, counted, uniforms, sums, squares, 
         softmax_last(hidden[rows * (total - widths[-1]) : rows * total].reshape(rows, widths[-1]), p)
         if len(sampled):
             high = low + rows
-            draw_last(p, uniforms[:, low:high], sampled[low:high], argmax[low:high])
+            draw_last(p, uniforms[:, low:high], sampled[low:high], argmax[low:high], rounded[low:high])
         if low >= counted:
             continue
         rows = min(rows, counted - low)
@@ -122,9 +125,9 @@ def of_chunk(decoder: Known, z: Tensor, uniforms: Tensor, counted: int, square: 
     trits = decoder[1][0][-1] // VALUES
     shape = VALUES ** (trits - trits // 2), VALUES ** (trits // 2)
     sums, squares = z.new_empty(shape), z.new_empty(shape if square else (0, 0))
-    sampled, argmax = torch.empty((2, len(z) if len(uniforms) else 0), dtype=torch.int64)
-    generate_kernel(z.numpy(), *decoder, counted, *arrays_of(uniforms, sums, squares, sampled, argmax))
-    return sums, squares, (sampled, argmax)
+    draws = torch.empty((3, len(z) if len(uniforms) else 0), dtype=torch.int64)
+    generate_kernel(z.numpy(), *decoder, counted, *arrays_of(uniforms, sums, squares, *draws))
+    return sums, squares, draws
 
 
 def outputs(network: Known, x: Tensor, layer: int, out: Tensor) -> None:

@@ -190,12 +190,16 @@ NETWORKS: dict[type[nn.Module], tuple[tuple, Callable]] = {
     vae.DecoderA: (((-1, 0, 1), (-1,) * 3, (True, True, False)), logits),
     vae.DecoderB: (((-1, 0, 1, 2, 3, 4), (-1, -1, 0, -1, 2, -1), (True,) * 5 + (False,)), logits),
 }
+LAST_BLOCK = 4  # the layer of decoder B whose ReLU may be missing
 
 
 def structure_of(module: nn.Module) -> Structure:
     """The structure of a module that `NETWORKS` has."""
     widths = tuple(layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear))
-    return Structure(widths, *NETWORKS[type(module)][0])
+    source, skip, relu = NETWORKS[type(module)][0]
+    if isinstance(module, vae.DecoderB) and not module.last_relu:
+        relu = tuple(on and i != LAST_BLOCK for i, on in enumerate(relu))
+    return Structure(widths, source, skip, relu)
 
 
 def size_of(module: nn.Module) -> int:

@@ -71,7 +71,7 @@ def output_entropy_kernel(logits, gradient, values):
             for k in range(3):
                 p[k] /= mass
                 mean[j, k] += p[k] * share
-    logs = np.log(np.maximum(mean, f32(1e-37)))
+    logs = np.log(np.maximum(mean, f32(losses.LEAST)))
     for j in range(trits):
         values[j] = -(mean[j] * logs[j]).sum()
     for n in range(rows):
@@ -83,30 +83,33 @@ def output_entropy_kernel(logits, gradient, values):
 
 
 @compiled()
-def soft_entropy_kernel(z, centres, scale, gradient, values, low, high):
+def soft_entropy_kernel(z, centres, scale, reach, shift, gradient, values, low, high):
     """values[j] = the soft-histogram entropy of coordinate j, for j in [low, high), and its gradient by these columns.
 
-    `scale` times codes and centres are in units in which the kernel is e^(-u^2)."""
+    `scale` times codes and centres are in units in which the kernel is e^(-u^2).
+    Codes beyond `reach` count for nothing."""
     rows, bins = z.shape[0], centres.size
-    weights, u, slope, count = (
-        np.empty((bins, rows), f32),
-        np.empty(rows, f32),
-        np.empty(rows, f32),
-        np.empty(bins, f32),
-    )
+    weights, count = np.empty((bins, rows), f32), np.empty(bins, f32)
+    u, slope, inside = np.empty(rows, f32), np.empty(rows, f32), np.empty(rows, f32)
     for j in range(low, high):
         for n in range(rows):
             u[n] = scale * z[n, j]
             slope[n] = f32(0)
+            inside[n] = f32(1) if abs(u[n]) <= reach else f32(0)
         for b in range(bins):
             mass, centre, row = f32(0), scale * centres[b], weights[b]
             for n in range(rows):
                 t = u[n] - centre
-                w = exponential(max(-t * t, f32(-40)))
+                w = exponential(max(-t * t, f32(-40))) * inside[n]
                 row[n] = w
                 mass += w
             count[b] = mass
         total = count.sum()
+        if total == 0:
+            for n in range(rows):
+                gradient[n, j] = f32(0)
+            values[j] = f32(0)
+            continue
         logs = np.log(count / total)
         entropy = -(count / total * logs).sum()
         for b in range(bins):
@@ -115,6 +118,24 @@ def soft_entropy_kernel(z, centres, scale, gradient, values, low, high):
                 slope[n] += g * (u[n] - centre) * row[n]
         for n in range(rows):
             gradient[n, j] = slope[n]
+        values[j] = entropy + shift
+
+
+@compiled()
+def histogram_entropy_kernel(z, reach, width, bins, values):
+    """values[j] = the entropy of the histogram of coordinate j, whose bins begin at -reach."""
+    rows, columns = z.shape
+    for j in range(columns):
+        count, total, entropy = np.zeros(bins, np.int64), 0, 0.0
+        for n in range(rows):
+            place = np.floor((z[n, j] + f32(reach)) / f32(width))
+            if place >= 0 and place < bins:
+                count[int(place)] += 1
+                total += 1
+        for b in range(bins):
+            if count[b] > 0:
+                p = count[b] / total
+                entropy -= p * np.log(p / width)
         values[j] = entropy
 
 
@@ -204,10 +225,21 @@ def soft_entropy(z) -> Work:
     scale, width = np.float32(1 / (losses.BIN_WIDTH * math.sqrt(2))), losses.BIN_WIDTH
     centres = np.linspace(-losses.REACH + width / 2, losses.REACH - width / 2, losses.BINS, dtype=np.float32)
     gradient, values, (value, place) = torch.empty_like(z), np.empty(z.shape[1], np.float32), scalar_like(z)
-    given = z.numpy(), centres, scale, gradient.numpy(), values
+    shift = np.float32(math.log(width))
+    given = z.numpy(), centres, scale, np.float32(scale * losses.REACH), shift, gradient.numpy(), values
     tasks = [(soft_entropy_kernel, (*given, *part)) for part in parts(z.shape[1], COORDINATES)]
-    shift = np.float32(z.shape[1] * math.log(width))
-    return Work([value, gradient], tasks, partial(total, values, np.float32(1), shift, place))
+    return Work([value, gradient], tasks, partial(total, values, np.float32(1), np.float32(0), place))
+
+
+@piece("(Tensor z)")
+def histogram_entropy(z) -> Work:
+    values, (value, place) = np.empty(z.shape[1], np.float32), scalar_like(z)
+    tasks = [(histogram_entropy_kernel, (z.numpy(), losses.REACH, losses.BIN_WIDTH, losses.BINS, values))]
+    return Work([value], tasks, partial(total, values, np.float32(1), np.float32(0), place))
+
+
+def histogram_entropy_twin(z):
+    return histogram_entropy(z.detach().contiguous())[0] if fits(z) else NotImplemented
 
 
 @piece("(Tensor z, Tensor sigma)")

@@ -24,6 +24,7 @@ TWINS: dict[Callable, Callable] = {
     losses.cross_entropy: terms.term(terms.cross_entropy),
     losses.output_entropy: terms.term(terms.output_entropy),
     losses.soft_entropy: terms.term(terms.soft_entropy),
+    losses.histogram_entropy: terms.histogram_entropy_twin,
     losses.repulsion: terms.term(terms.repulsion),
     trainer.weigh: updates.weigh_twin,
     trainer.account: updates.account_twin,

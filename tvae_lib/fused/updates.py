@@ -8,10 +8,14 @@ from torch import Tensor
 
 from tvae_lib.fused.arithmetic import arrays_of, compiled, f32, fits, parts, scalar_like
 from tvae_lib.fused.program import Work, piece
-from tvae_lib.system.losses import ALPHAS, BALANCE_RANGE, RATIO_BAND, TERMS
+from tvae_lib.system.losses import BALANCE_RANGE, RATIO_BAND, TERMS
 from tvae_lib.training.state import RECORD, Controls
 from tvae_lib.training.trainer import BETAS, EPSILON
 
+CONTROLS = (
+    *("balance", "train_A", "train_B", "alignment", "beta_A", "beta_B", "alpha_ent", "alpha_rep", "balance_power"),
+    *("raw_norms", "ema", "ema_balanced"),
+)
 PARAMETERS, BLOCK = 2**14, 1024  # of the model in a task; of them, what fits the first cache with its moments
 
 
@@ -25,8 +29,8 @@ def gradient_ratio(norms):
 
 @compiled()
 def weigh_kernel(lambdas, norms, controls, weights, balance):
-    """`trainer.weigh`; controls = (balance, train_A, train_B, alignment, beta_A, beta_B, alpha_ent, alpha_rep)."""
-    ratio = gradient_ratio(norms)
+    """`trainer.weigh`; controls are those of `CONTROLS`, in that order."""
+    ratio = gradient_ratio(norms) ** controls[8]
     for pathway in range(2):
         factor = ratio if pathway == 0 else 1 / ratio
         balance[pathway] = min(max(factor, BALANCE_RANGE[0]), BALANCE_RANGE[1]) if controls[0] > 0 else f32(1)
@@ -47,9 +51,12 @@ def account_kernel(weights, terms, entropy_A, entropy_B, balance, norms, product
     record[12], record[13], record[18] = entropy_A[0], entropy_B[0], -product[0]
     record[14:16] = balance
     record[16:18] = norms
-    alpha = ALPHAS[1] if RATIO_BAND[0] < gradient_ratio(average) < RATIO_BAND[1] else ALPHAS[0]
+    alpha = controls[11] if RATIO_BAND[0] < gradient_ratio(average) < RATIO_BAND[1] else controls[10]
     for pathway in range(2):
-        new[pathway] = norms[pathway] if step[0] == 0 else alpha * average[pathway] + (1 - alpha) * norms[pathway]
+        scale, observed = weights[2 * pathway], norms[pathway]
+        if controls[9] > 0 and scale > 0:
+            observed /= scale
+        new[pathway] = observed if step[0] == 0 else alpha * average[pathway] + (1 - alpha) * observed
 
 
 @compiled()
@@ -106,8 +113,7 @@ def norms_and_product(sums, pathways, norms, product):
 
 
 def _controls(c: Controls) -> Tensor:
-    chosen = c.balance, c.train_A, c.train_B, c.alignment, c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep
-    return torch.stack(chosen)
+    return torch.stack([getattr(c, name) for name in CONTROLS])
 
 
 @piece("(Tensor lambdas, Tensor norms, Tensor controls)", small=True)

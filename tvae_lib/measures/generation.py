@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from tvae_lib.coverage import expected_coverage, full_coverage
 from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of
+from tvae_lib.system.vae import joint_factors
 from tvae_lib.training import recording
 from tvae_lib.training.threads import Team, allowed
 
 HEAD = 5  # trits in the first factor of `joint_factors`
-NEGLIGIBLE = 1e-17
 SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
 CHUNKS = 32  # that are drawn, and then judged, together
 LEAST_BLOCKS = 8  # before the error that they show is believed
@@ -28,13 +28,13 @@ LIFT = 2.0**27  # lifts squares of what is not negligible, and their products, i
 class Marginal(NamedTuple):
     """Estimate of p(x) for all x from S prior samples: Monte Carlo in z, exact in x.
 
-    p: (M,) float64, unbiased. second: (M,) float64, E p(x|z)^2, from a part of the samples. kl_error: standard error of
-    KL(U||p-hat)."""
+    p: (M,) float64, unbiased. second: (M,) float64, E p(x|z)^2, from a part of the samples. kl_deviation: standard
+    deviation of KL(U||p-hat)."""
 
     p: Tensor
     second: Tensor
     samples: int
-    kl_error: float
+    kl_deviation: float
 
     def log_p(self) -> Tensor:
         """log p-hat(x) in nats (M,), not corrected; -inf where no sample reached x."""
@@ -51,11 +51,18 @@ class Marginal(NamedTuple):
 
     @property
     def bias_left(self) -> float:
-        """About what the correction of KL(U||p-hat) leaves of its bias, in nats: the next order of the logarithm.
+        """About what the correction of KL(U||p-hat) leaves of its bias, in nats.
 
-        With v = CV^2 / S, and counts that are nearly Poisson, the mean of 3 v^2 / 4 - v^2 / 3."""
-        variance = (self.second / self.p.square() - 1) / self.samples
-        return 5 / 12 * variance.square().mean().item()
+        With v = CV^2 / S, and counts that are nearly Poisson, the next order of the logarithm is 3 v^2 / 4 - v^2 / 3;
+        where v is great it counts no more than the correction itself, v / 2.
+        Equation: eq-bias-left. Source: ours."""
+        v = (self.second / self.p.square() - 1) / self.samples
+        return (5 / 12 * v.square() / (1 + 5 / 6 * v)).mean().item()
+
+    @property
+    def kl_error(self) -> float:
+        """Standard error of `kl_uniform`, corrected, in nats: the deviation, and the bias that is left."""
+        return math.hypot(self.kl_deviation, self.bias_left)
 
     def expected_coverage(self, draws: int) -> float:
         """Expected fraction of operations among N independent draws; what the noise of p-hat hides is corrected for.
@@ -76,27 +83,13 @@ class Marginal(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Which operation each draw from a decoder was, trits sampled and trits taken by argmax: (N,) int64 each."""
+    """Which operation each draw from a decoder was, by three readings of a trit: (N,) int64 each.
+
+    A value sampled from its distribution, the likeliest value, and the expectation rounded to the nearest."""
 
     sampled: Tensor
     argmax: Tensor
-
-
-def joint_factors(p: Tensor) -> tuple[Tensor, Tensor]:
-    """Products of the trits' probabilities, each combination of values once: (9, 3, n) -> (243, n), (81, n).
-
-    Their outer products, read row by row, are p(x|z) in the order of the operations' index. Factors below 1e-17 are set
-    to zero, since their products would be denormal numbers, which are slow. Equation: eq-factors. Source: ours."""
-    p = torch.threshold(p, NEGLIGIBLE, 0)
-
-    def product(first: int, last: int) -> Tensor:
-        out = p[last - 1]
-        for j in range(last - 2, first - 1, -1):  # the last trit is the innermost digit
-            out = torch.threshold_((p[j].unsqueeze(1) * out).flatten(0, 1), NEGLIGIBLE, 0)
-        return out
-
-    half = -(-len(p) // 2)
-    return product(0, half), product(half, len(p))
+    rounded: Tensor
 
 
 def draw(p: Tensor, uniforms: Tensor) -> Tensor:
@@ -108,6 +101,14 @@ def likeliest(p: Tensor) -> Tensor:
     """The operation whose trits are likeliest, for each column: (9, 3, n) -> (n,) index. Ties go to the lower value."""
     low, middle, high = p.unbind(1)
     return _index_of_steps(torch.maximum(middle, high) > low, high > torch.maximum(low, middle))
+
+
+def nearest(p: Tensor) -> Tensor:
+    """The operation whose trits are the nearest to their expectations, for each column: (9, 3, n) -> (n,) index.
+
+    A trit's expectation is p_+ - p_-. Equation: eq-rounded. Source: ours, for the published v5.5 code."""
+    expectation = p[:, 2] - p[:, 0]
+    return _index_of_steps(expectation >= -0.5, expectation > 0.5)
 
 
 def _index_of_steps(above_first: Tensor, above_second: Tensor) -> Tensor:
@@ -131,7 +132,8 @@ class Chunk(NamedTuple):
 def of_chunk(decoder: nn.Module, z: Tensor, uniforms: Tensor, counted: int, square: bool) -> Chunk:
     """The chunk of codes z (n, d), of which the first `counted` count in the sums; draws where there are uniforms."""
     p = torch.softmax(decoder(z).movedim(0, -1), 1)  # batch last: softmax along rows of three is slow
-    draws = Draws(draw(p, uniforms), likeliest(p)) if len(uniforms) else Draws(*z.new_empty((2, 0), dtype=torch.int64))
+    none = z.new_empty((3, 0), dtype=torch.int64)
+    draws = Draws(draw(p, uniforms), likeliest(p), nearest(p)) if len(uniforms) else Draws(*none)
     head, tail = joint_factors(p[..., :counted])
     squares = (LIFT * head).square_() @ (LIFT * tail).square_().T if square else z.new_empty((0, 0))
     return Chunk(head @ tail.T, squares, draws)
@@ -181,7 +183,7 @@ def generate(
     second, squared, counted = torch.zeros_like(first), 0, 0
     blocks: list[tuple[Tensor, int]] = []
     block, in_block = torch.zeros_like(first), 0
-    sampled, argmax = [], []
+    drawn: list[Draws] = []
     block_size = max(size, samples // 64)
     starts = range(0, max(samples, draws), size)
     sizes = (
@@ -189,8 +191,7 @@ def generate(
     )
     for start, chunk in zip(starts, chunks(decoder, latent, sizes, size, generator), strict=True):
         more = max(0, min(size, samples - start))
-        sampled.append(chunk.draws.sampled)
-        argmax.append(chunk.draws.argmax)
+        drawn.append(chunk.draws)
         if more:
             block += chunk.sums
             in_block += more
@@ -203,10 +204,10 @@ def generate(
                 block, in_block = torch.zeros_like(first), 0
                 if error and start + size >= draws and len(blocks) >= LEAST_BLOCKS:
                     marginal = _marginal(first, second, squared, counted, blocks)
-                    if max(marginal.kl_error, marginal.bias_left) <= error:
+                    if marginal.kl_error <= error:
                         break
-    drawn = Draws(torch.cat(sampled)[:draws], torch.cat(argmax)[:draws])
-    return _marginal(first, second, squared, counted, blocks), drawn
+    together = Draws(*(torch.cat(parts)[:draws] for parts in zip(*drawn, strict=True)))
+    return _marginal(first, second, squared, counted, blocks), together
 
 
 def _marginal(first: Tensor, second: Tensor, squared: int, samples: int, blocks: list[tuple[Tensor, int]]) -> Marginal:

@@ -4,28 +4,33 @@
 columns. Entropies and divergences are in nats, shares are fractions of the M operations."""
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tvae_lib.coverage import expected_coverage, is_held
+from tvae_lib.coverage import expected_coverage, is_held, measured_coverage, pair_coverage
 from tvae_lib.measures import codes
-from tvae_lib.measures.generation import Marginal, generate
+from tvae_lib.measures.generation import Draws, Marginal, generate
 from tvae_lib.measures.reconstruction import distortion, is_exact
 from tvae_lib.operations import all_operations
 from tvae_lib.rng import stream
 from tvae_lib.system.dual import DualVAE, cross_inject
 from tvae_lib.system.vae import VAE, Posterior, kl_to_prior, tempered
 
+DRAWS = (50_000, 195_000)  # at which coverage is measured
+
 
 class Effort(NamedTuple):
-    """Samples behind the measures: of the prior; of codes, for information; of each operation's codes, for the rest."""
+    """Samples behind the measures: of the prior; of codes, for information; of each operation's codes, for the rest.
+
+    `draws` is how many operations are drawn for what is measured of coverage."""
 
     prior: int
     information: int = 2048
     codes: int = 64
+    draws: int = 1
 
 
 class Pathway:
@@ -49,9 +54,17 @@ class Pathway:
         return tempered(self.posterior, self.tau)
 
     @cached_property
-    def marginal(self) -> Marginal:
+    def generated(self) -> tuple[Marginal, Draws]:
         latent = self.posterior.mean.shape[1]
-        return generate(self.vae.decoder, latent, self.effort.prior, 1, self.generator)[0]
+        return generate(self.vae.decoder, latent, self.effort.prior, self.effort.draws, self.generator)
+
+    @property
+    def marginal(self) -> Marginal:
+        return self.generated[0]
+
+    def coverage(self, reading: str, draws: int) -> float:
+        """Measured coverage, once, under a reading of a trit: a field of `Draws`."""
+        return measured_coverage(getattr(self.generated[1], reading), (draws,))[draws]
 
     @cached_property
     def information(self) -> tuple[float, float]:
@@ -93,6 +106,11 @@ class Pair:
         both = codes.joint(self.A.used, self.B.used)
         return codes.information(both, self.A.effort.information, self.generator)
 
+    def coverage(self, reading: str, draws: int) -> dict[str, float]:
+        """Measured coverage of both together, once, under a reading of a trit: `half` of the draws each, `union`."""
+        of_A, of_B = (getattr(one.generated[1], reading) for one in (self.A, self.B))
+        return {name: found[draws] for name, found in pair_coverage(of_A, of_B, (draws,)).items()}
+
 
 def share(mask: Tensor) -> float:
     """The fraction of the operations for which a mask (M,) is true."""
@@ -106,6 +124,11 @@ OF_ONE: dict[str, Callable[[Pathway], float]] = {
     "rarest_log_p": lambda one: one.marginal.log_p().quantile(0.01).item(),  # of the rarest 1 %, the greatest
     "coverage_50000": lambda one: expected_coverage(one.marginal.p, 50_000),
     "coverage_195000": lambda one: expected_coverage(one.marginal.p, 195_000),
+    **{
+        f"{reading}_{n}": partial(Pathway.coverage, reading=reading, draws=n)
+        for reading in Draws._fields
+        for n in DRAWS
+    },
     "complete": lambda one: one.marginal.full_coverage(195_000),
     "has": lambda one: share(one.held),
     "exact": lambda one: share(one.exact),
@@ -121,12 +144,24 @@ OF_ONE: dict[str, Callable[[Pathway], float]] = {
     "distortion_error": lambda one: one.distortion[1],
     "active": lambda one: codes.active_units(one.posterior),
 }
+
+
+def _of_pair(pair: Pair, reading: str, draws: int, how: str) -> float:
+    return pair.coverage(reading, draws)[how]
+
+
 OF_BOTH: dict[str, Callable[[Pair], float]] = {
     "has_both": lambda pair: share(pair.A.held & pair.B.held),
     "exact_both": lambda pair: share(pair.A.exact & pair.B.exact),
     "cka": lambda pair: codes.cka(pair.A.posterior.mean, pair.B.posterior.mean),
     "joint": lambda pair: pair.joint[0],
     "joint_error": lambda pair: pair.joint[1],
+    **{
+        f"{reading}_{how}_{n}": partial(_of_pair, reading=reading, draws=n, how=how)
+        for reading in Draws._fields
+        for how in ("half", "union")
+        for n in DRAWS
+    },
 }
 
 

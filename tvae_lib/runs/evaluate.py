@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tvae_lib.coverage import measured_coverage, uniform_coverage
-from tvae_lib.measures.generation import generate
+from tvae_lib.coverage import measured_coverage, pair_coverage, uniform_coverage
+from tvae_lib.measures.generation import Draws, generate
 from tvae_lib.measures.reconstruction import exact_shares
 from tvae_lib.operations import SIZE
 from tvae_lib.rng import stream
@@ -20,50 +20,65 @@ from tvae_lib.training.threads import alone
 from tvae_lib.training.trainer import Trainer
 
 PATHWAYS = ("A", "B")
-COVERAGES = ("coverage", "coverage_argmax")
+SYSTEMS = (*PATHWAYS, "half", "union")  # whose coverage is measured: a decoder's, or that of the pair
+COVERAGES = {"coverage": "sampled", "coverage_argmax": "argmax", "coverage_rounded": "rounded"}  # readings of a trit
 TABLES = ("evaluations", "log_p")  # what a run keeps in its state beside what is trained
 
 
 def judge(
     decoder: nn.Module, latent: int, samples: int, counts: tuple[int, ...], generator, error: float = 0.0
-) -> tuple[dict, Tensor]:
-    """The verdict on a decoder alone, as plain numbers for JSON, and log p-hat of every operation (M,).
+) -> tuple[dict, Tensor, Draws]:
+    """The verdict on a decoder alone, as plain numbers for JSON, log p-hat of every operation (M,), and the draws.
 
-    Coverage at each N in `counts` with trits sampled and by argmax; KL(U||p) in nats, corrected, with standard error;
-    the least log p(x). A KL that is infinite (no sample reached some x) is None. `error` as for `generate`."""
+    Coverage at each N in `counts` under three readings of a trit; KL(U||p) in nats, corrected, with standard error; the
+    least log p(x). A KL that is infinite (no sample reached some x) is None. `error` as for `generate`."""
     marginal, drawn = generate(decoder, latent, samples, max(counts), generator, error)
     log_p = marginal.log_p()
     finite = bool(log_p.isfinite().all())
-    return {
-        "coverage": {str(n): value for n, value in measured_coverage(drawn.sampled, counts).items()},
-        "coverage_argmax": {str(n): value for n, value in measured_coverage(drawn.argmax, counts).items()},
-        "kl_uniform": marginal.kl_uniform() if finite else None,
-        "kl_uniform_plugin": marginal.kl_uniform(corrected=False) if finite else None,
-        "kl_uniform_error": marginal.kl_error if finite else None,
-        "min_log_p": log_p.min().item() if finite else None,
-        "samples": marginal.samples,
-    }, log_p
+    return (
+        {
+            **{
+                kind: {str(n): value for n, value in measured_coverage(getattr(drawn, reading), counts).items()}
+                for kind, reading in COVERAGES.items()
+            },
+            "kl_uniform": marginal.kl_uniform() if finite else None,
+            "kl_uniform_plugin": marginal.kl_uniform(corrected=False) if finite else None,
+            "kl_uniform_error": marginal.kl_error if finite else None,
+            "min_log_p": log_p.min().item() if finite else None,
+            "samples": marginal.samples,
+        },
+        log_p,
+        drawn,
+    )
 
 
 def judge_both(
     trainer: Trainer, model: DualVAE, samples: int, epoch: int, purpose: str, error: float = 0.0
 ) -> tuple[dict, Tensor]:
-    """`judge` of both decoders, each on its own stream: ({"A": ..., "B": ...}, log p-hat (2, M))."""
-    config, verdicts, log_ps = trainer.config, {}, []
+    """`judge` of both decoders, each on its own stream, and of the pair: ({"A": ..., "B": ...}, log p-hat (2, M)).
+
+    Under `half` and `union` the coverage of half of the draws from each, and of as many from each."""
+    config, verdicts, log_ps, draws = trainer.config, {}, [], []
     for pathway in PATHWAYS:
         generator = stream(config.seed, epoch, f"{purpose} {pathway}", trainer.device)
         decoder = getattr(model, pathway).decoder
-        verdicts[pathway], log_p = judge(decoder, config.latent, samples, config.coverage_samples, generator, error)
+        given = config.latent, samples, config.coverage_samples, generator, error
+        verdicts[pathway], log_p, drawn = judge(decoder, *given)
         log_ps.append(log_p)
+        draws.append(drawn)
+    for kind, reading in COVERAGES.items():
+        of_A, of_B = (getattr(drawn, reading) for drawn in draws)
+        for how, shares in pair_coverage(of_A, of_B, config.coverage_samples).items():
+            verdicts.setdefault(how, {})[kind] = {str(n): value for n, value in shares.items()}
     return verdicts, torch.stack(log_ps)
 
 
 def evaluation_columns(config: Config) -> list[str]:
     """Columns of evaluations.csv for a configuration."""
-    per_pathway = [f"{kind}_{n}" for kind in COVERAGES for n in config.coverage_samples]
-    per_pathway += ["kl_uniform", "kl_uniform_error", "min_log_p", "alone", "coupled"]
-    per_pathway += [f"share_{term}" for term in TERMS]
-    return ["epoch"] + [f"{name}_{pathway}" for pathway in PATHWAYS for name in per_pathway]
+    coverages = [f"{kind}_{n}" for kind in COVERAGES for n in config.coverage_samples]
+    others = ["kl_uniform", "kl_uniform_error", "min_log_p", "alone", "coupled", *(f"share_{term}" for term in TERMS)]
+    columns = {system: coverages + (others if system in PATHWAYS else []) for system in SYSTEMS}
+    return ["epoch"] + [f"{name}_{system}" for system, names in columns.items() for name in names]
 
 
 @alone()
@@ -74,10 +89,10 @@ def evaluate(trainer: Trainer, state: State) -> State:
     verdicts, log_p = judge_both(trainer, model, config.eval_samples, epoch, "evaluation")
     values = {"epoch": epoch, **exact_shares(model, trainer.trits[trainer.training], state["rho"])}
     shares = trainer.gradient_shares(state).cpu()
+    for system, verdict in verdicts.items():
+        values |= {f"{kind}_{n}_{system}": value for kind in COVERAGES for n, value in verdict[kind].items()}
     for column, pathway in enumerate(PATHWAYS):
         verdict = verdicts[pathway]
-        for kind in COVERAGES:
-            values |= {f"{kind}_{n}_{pathway}": value for n, value in verdict[kind].items()}
         values |= {f"{k}_{pathway}": verdict[k] for k in ("kl_uniform", "kl_uniform_error", "min_log_p")}
         values |= {f"share_{term}_{pathway}": shares[i, column].item() for i, term in enumerate(TERMS)}
     row = [math.nan if values[name] is None else values[name] for name in evaluation_columns(config)]
@@ -118,8 +133,8 @@ def final_metrics(trainer: Trainer, state: State) -> dict:
     verdicts, _ = judge_both(trainer, model, config.final_samples, epoch, "final", config.final_error)
     first = dict(zip(evaluation_columns(config), state["evaluations"][0].tolist(), strict=True))
     untrained = {
-        p: {kind: {str(n): first[f"{kind}_{n}_{p}"] for n in config.coverage_samples} for kind in COVERAGES}
-        for p in PATHWAYS
+        system: {kind: {str(n): first[f"{kind}_{n}_{system}"] for n in config.coverage_samples} for kind in COVERAGES}
+        for system in SYSTEMS
     }
     parts = {"training": trainer.training, "held_out": trainer.held_out}
     return {

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tvae_lib.errors import FileError, shown
 
-FORMAT = 2  # of everything in a run directory
+FORMAT = 3  # of everything in a run directory
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")  # of a write that a kill ended
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from tvae_lib.system.fusible import fusible
-from tvae_lib.system.vae import LATENT, VAE, DecoderA, DecoderB, Posterior, reparameterise
+from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderA, DecoderB, Posterior, reparameterise
 
 
 class DualOutput(NamedTuple):
@@ -42,10 +42,10 @@ class DualVAE(nn.Module):
 
     50,203 and 117,499 parameters at d = 16. Source: Foundations, "Dual-VAE Architecture"."""
 
-    def __init__(self, latent: int = LATENT):
+    def __init__(self, latent: int = LATENT, last_relu: bool = LAST_RELU):
         super().__init__()
         self.A = VAE(DecoderA(latent), latent)
-        self.B = VAE(DecoderB(latent), latent)
+        self.B = VAE(DecoderB(latent, last_relu=last_relu), latent)
 
     def forward(self, x: Tensor, noise: Tensor, rho, tau_A, tau_B) -> DualOutput:
         """One pass: x (N, 9) trits as floats, noise (2, N, d) standard normal, for A and for B."""

@@ -3,13 +3,14 @@
 The total is one inner product, <weights, terms>, over the seven terms named in `TERMS`."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tvae_lib.system.dual import DualOutput
 from tvae_lib.system.fusible import fusible
-from tvae_lib.system.vae import log_likelihood, mean_kl
+from tvae_lib.system.vae import joint_factors, log_likelihood, mean_kl
 
 TERMS = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")
 BALANCE_RANGE = (0.5, 2.0)
@@ -19,6 +20,7 @@ BIN_WIDTH = 2 * REACH / BINS
 RATIO_BAND = (0.8, 1.2)  # gradient ratios that count as balanced and open the gate
 SIGMA_REP = 0.5  # width of the repulsion kernel
 ALPHAS = (0.9, 0.95)  # of the moving average of gradient norms: else, and while balanced
+LEAST = 1e-37  # a probability below it counts for nothing in an entropy's gradient
 
 
 @fusible
@@ -34,8 +36,26 @@ def output_entropy(logits: Tensor) -> Tensor:
 
     The document's p-bar is read as 9 x 3, one distribution for each trit; at most 9 ln 3.
     Equation: eq-output-entropy. Source: Foundations, "Output Entropy"."""
-    mean = torch.softmax(logits.movedim(0, -1), -2).mean(-1)
-    return -torch.xlogy(mean, mean).sum()
+    return entropy(torch.softmax(logits.movedim(0, -1), -2).mean(-1))
+
+
+def entropy_of_values(logits: Tensor) -> Tensor:
+    """`output_entropy` with k read as a value alone, p-bar the mean over batch and trits: at most ln 3.
+    Equation: eq-output-entropy-values. Source: Foundations, "Output Entropy"."""
+    return entropy(torch.softmax(logits, -1).mean((0, 1)))
+
+
+def entropy_of_operations(logits: Tensor) -> Tensor:
+    """`output_entropy` with k read as a whole operation, p-bar (M,) the batch's mean of p(x|z): at most ln M.
+
+    M p-bar is one matrix product. Equation: eq-output-entropy-operations. Source: Foundations, "Output Entropy"."""
+    head, tail = joint_factors(torch.softmax(logits.movedim(0, -1), -2))
+    return entropy(head @ tail.T / len(logits))
+
+
+def entropy(p: Tensor) -> Tensor:
+    """-sum p log p in nats; where p is zero, or all but zero, its gradient stays finite."""
+    return -torch.xlogy(p, p.clamp_min(LEAST)).sum()
 
 
 @fusible
@@ -57,16 +77,16 @@ def expected_repulsion(sigma: float, latent: int, scale: float = 1.0) -> float:
     return (1 + 2 * scale**2 / sigma**2) ** (-latent / 2)
 
 
+@fusible
 def histogram_entropy(z: Tensor) -> Tensor:
     """Differential entropy of a batch of codes, 50 bins on [-3, 3] for each coordinate: (N, d) -> scalar.
 
     Summed over coordinates, in nats; values outside the range are left out. Piecewise constant in z, so its gradient is
     zero wherever it exists; `soft_entropy` is the version that trains.
     Equation: eq-entropy. Source: Foundations, "Mathematical Formulation", entropy alignment."""
-    bins = ((z + REACH) / BIN_WIDTH).floor().long()
+    bins = ((z.detach() + REACH) / BIN_WIDTH).floor()
     inside = (bins >= 0) & (bins < BINS)
-    counts = z.new_zeros(z.shape[-1], BINS)
-    counts.scatter_add_(1, bins.clamp(0, BINS - 1).T, inside.T.to(z.dtype))
+    counts = z.new_zeros(z.shape[-1], BINS).scatter_add(1, bins.clamp(0, BINS - 1).long().T, inside.T.to(z.dtype))
     p = counts / counts.sum(-1, keepdim=True).clamp_min(1)
     return -torch.xlogy(p, p / BIN_WIDTH).sum()
 
@@ -77,20 +97,22 @@ def soft_entropy(z: Tensor) -> Tensor:
 
     Its gradient is given in closed form: with g_b = -(log p_b + H) / sum_b m_b the derivative of a coordinate's entropy
     by the mass m_b of a bin, that by a code is sum_b g_b times the slope of its kernel at the bin. Exponents are held
-    above -40, where float32 would turn denormal.
+    above -40, where float32 would turn denormal. A code outside the range counts for nothing, as in the histogram.
     Equation: eq-soft-entropy. Source: ours, for Foundations, "Entropy Alignment"."""
     scale = 1 / (BIN_WIDTH * math.sqrt(2))
     u = scale * z.detach().T.contiguous().unsqueeze(1)  # (d, 1, N)
     c = scale * torch.linspace(-REACH + BIN_WIDTH / 2, REACH - BIN_WIDTH / 2, BINS, dtype=z.dtype, device=z.device)
-    weights = (u - c.unsqueeze(-1)).pow_(2).neg_().clamp_min_(-40).exp_()  # (d, BINS, N)
+    inside = u.abs() <= scale * REACH
+    weights = (u - c.unsqueeze(-1)).pow_(2).neg_().clamp_min_(-40).exp_().mul_(inside)  # (d, BINS, N)
     masses = weights.sum(-1)
-    total = masses.sum(-1, keepdim=True)
-    log_p = (masses / total).log()
+    total = masses.sum(-1, keepdim=True).clamp_min(LEAST)
+    log_p = (masses / total).clamp_min(LEAST).log()
     entropy = -(masses / total * log_p).sum(-1, keepdim=True)
-    g = -(log_p + entropy) / total
+    g = -(log_p + entropy) / total.clamp_min(1)
     sums = torch.stack([g, g * c], 1) @ weights  # (d, 2, N)
     gradient = -2 * scale * (u.squeeze(1) * sums[:, 0] - sums[:, 1])
-    return with_gradient(entropy.sum() + z.shape[-1] * math.log(BIN_WIDTH), z, gradient.T)
+    some = inside.any(-1).to(z.dtype).sum()  # coordinates with a code in the range
+    return with_gradient(entropy.sum() + some * math.log(BIN_WIDTH), z, gradient.T)
 
 
 def with_gradient(value: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:
@@ -104,20 +126,42 @@ def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
     return (entropy_A - entropy_B).abs()
 
 
-def loss_terms(output: DualOutput, indicators: Tensor, sigma_rep: Tensor | float, used: tuple[bool, bool, bool]):
+class Forms(NamedTuple):
+    """How the terms are read where the document leaves room: a key of `ENTROPIES`, `OUTPUT_ENTROPIES`, `REPELLED`."""
+
+    histogram: str = "hard"
+    output_entropy: str = "trits"
+    repelled: str = "codes"
+
+
+ENTROPIES = {"hard": histogram_entropy, "soft": soft_entropy}
+OUTPUT_ENTROPIES = {"trits": output_entropy, "values": entropy_of_values, "operations": entropy_of_operations}
+REPELLED = {"codes": lambda output: output.z_B, "means": lambda output: output.posterior_B.mean}
+
+
+def loss_terms(
+    output: DualOutput,
+    indicators: Tensor,
+    sigma_rep: Tensor | float,
+    used: tuple[bool, bool, bool],
+    forms: Forms = Forms(),  # noqa: B008 - immutable
+    codes: tuple[Tensor, Tensor] | None = None,
+):
     """The seven terms in the order of `TERMS`, (7,), and the entropies of z_A and z_B, (2,).
 
-    `used` says which of output entropy, repulsion and alignment to compute; the others are zero."""
+    `used` says which of output entropy, repulsion and alignment to compute; the others are zero. The entropies are
+    those of `codes`, (N, d) each, where these are not the pathways' own codes."""
     zero = output.z_A.new_zeros(())
-    entropies = torch.stack([soft_entropy(output.z_A), soft_entropy(output.z_B)])
+    entropies = torch.stack([ENTROPIES[forms.histogram](z) for z in codes or (output.z_A, output.z_B)])
+    repelled = REPELLED[forms.repelled](output)
     terms = torch.stack(
         [
             cross_entropy(output.logits_A, indicators),
             mean_kl(output.posterior_A),
             cross_entropy(output.logits_B, indicators),
             mean_kl(output.posterior_B),
-            -output_entropy(output.logits_B) if used[0] else zero,
-            repulsion(output.z_B, sigma_rep) if used[1] else zero,
+            -OUTPUT_ENTROPIES[forms.output_entropy](output.logits_B) if used[0] else zero,
+            repulsion(repelled, sigma_rep) if used[1] else zero,
             alignment(*entropies) if used[2] else zero,
         ]
     )
@@ -135,11 +179,13 @@ def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active)
     return torch.stack([a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2]])
 
 
-def balance_factors(norms: Tensor) -> Tensor:
-    """(g_A, g_B) from the averaged gradient norms (of A, of B): each norm's reciprocal share, in [0.5, 2].
+def balance_factors(norms: Tensor, power: Tensor | float = 1.0) -> Tensor:
+    """(g_A, g_B) from the averaged gradient norms (of A, of B): their ratio B/A to a power, and its reciprocal.
+
+    In [0.5, 2]: (2,). Power 1 is the document's, -1 the other way round, 1/2 equalises where the norms are raw.
     Equation: eq-balance. Source: Foundations, "Gradient Balance Scaling"."""
-    ratio = gradient_ratio(norms)
-    return torch.stack([ratio, 1 / ratio]).clamp(*BALANCE_RANGE)
+    factor = gradient_ratio(norms) ** power
+    return torch.stack([factor, 1 / factor]).clamp(*BALANCE_RANGE)
 
 
 def gradient_ratio(norms: Tensor) -> Tensor:
@@ -155,10 +201,10 @@ def is_balanced(ratio: Tensor) -> Tensor:
     return ((ratio > RATIO_BAND[0]) & (ratio < RATIO_BAND[1])).to(ratio.dtype)
 
 
-def average_norms(average: Tensor, norms: Tensor, first: Tensor, alphas: tuple[float, float] = ALPHAS) -> Tensor:
+def average_norms(average: Tensor, norms: Tensor, first: Tensor, alphas=ALPHAS) -> Tensor:
     """Exponential moving average of the two gradient norms: (2,) -> (2,); starts at the first observed norms.
 
-    alpha is the second of `alphas` while balanced, else the first.
+    alpha is the second of `alphas` while balanced, else the first; numbers or scalars.
     Equation: eq-ema. Source: Foundations, "Gradient Balance Scaling"."""
     alpha = alphas[0] + (alphas[1] - alphas[0]) * is_balanced(gradient_ratio(average))
     return torch.where(first, norms, alpha * average + (1 - alpha) * norms)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 CLOCK = 400
 PHASE_STARTS = (0, 40, 120, 250)
+GATES = ("holds", "falls", "open")  # what rho does in phase 3 after an epoch out of balance
 BETA_RANGE = (0.6, 1.0)  # of pathway A, at t = 0 and at t = 400
 BETA_RATIO = abs(math.sin(math.pi / 4))
 
@@ -24,11 +25,14 @@ def phase(t: float) -> int:
     return sum(t >= start for start in PHASE_STARTS)
 
 
-def permeability(t: float, t_before: float, before: Tensor, gate: Tensor) -> Tensor:
+def permeability(
+    t: float, t_before: float, before: Tensor, gate: Tensor, gated: Tensor | float = 1.0, falls: Tensor | float = 0.0
+) -> Tensor:
     """rho at time t, a scalar tensor; `before` and `gate` (0 or 1) are those of the epoch at `t_before`.
 
     0.1 in phase 1, linear to 0.3 in phase 2. In phase 3 it advances at the rate 0.4/130 after each epoch whose gradient
-    ratio was balanced, and else holds. 0.7 in phase 4, wherever phase 3 left it.
+    ratio was balanced, and else holds; where it `falls` (1, else 0) it is on the straight line from 0.3 to 0.7 after
+    such an epoch, and else at 0.3. Not `gated`, every epoch counts as balanced. 0.7 in phase 4, wherever phase 3 ended.
     Equation: eq-permeability. Source: Foundations, "Four Training Phases"."""
     now = phase(t)
     if now == 1:
@@ -38,7 +42,9 @@ def permeability(t: float, t_before: float, before: Tensor, gate: Tensor) -> Ten
     if now == 3:
         if phase(t_before) < 3:
             return before * 0 + 0.3
-        return before + gate * (t - t_before) * 0.4 / 130
+        rate, opened = 0.4 / 130, 1 - gated * (1 - gate)
+        held, fallen = before + opened * (t - t_before) * rate, 0.3 + opened * (t - PHASE_STARTS[2]) * rate
+        return held + falls * (fallen - held)
     return before * 0 + 0.7
 
 

@@ -10,6 +10,8 @@ from tvae_lib.operations import TRITS, VALUES
 from tvae_lib.system.fusible import fusible
 
 LATENT = 16  # d, the number of latent coordinates
+LAST_RELU = False  # whether decoder B has a ReLU after its last residual block
+NEGLIGIBLE = 1e-17  # a factor of p(x|z) that counts as zero
 
 
 class Posterior(NamedTuple):
@@ -52,23 +54,30 @@ class DecoderA(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """h -> ReLU(h + W2 ReLU(W1 h)), biases included: two layers of equal width around a skip connection."""
+    """h -> act(h + W2 ReLU(W1 h)), biases included: two layers of equal width around a skip connection.
 
-    def __init__(self, width: int):
+    act is ReLU, or nothing where `relu` is False."""
+
+    def __init__(self, width: int, relu: bool = True):
         super().__init__()
+        self.relu = relu
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
 
     def forward(self, h: Tensor) -> Tensor:
-        return torch.relu(h + self.second(torch.relu(self.first(h))))
+        out = h + self.second(torch.relu(self.first(h)))
+        return torch.relu(out) if self.relu else out
 
 
 class DecoderB(nn.Module):
-    """p_theta(x|z) of pathway B: (N, d) -> logits (N, 9, 3). Layer d-128, two residual blocks, 27 out."""
+    """p_theta(x|z) of pathway B: (N, d) -> logits (N, 9, 3). Layer d-128, two residual blocks, 27 out.
 
-    def __init__(self, latent: int = LATENT, width: int = 128):
+    A ReLU after the first block, and after the second where `last_relu`."""
+
+    def __init__(self, latent: int = LATENT, width: int = 128, last_relu: bool = LAST_RELU):
         super().__init__()
-        blocks = ResidualBlock(width), ResidualBlock(width)
+        self.last_relu = last_relu
+        blocks = ResidualBlock(width), ResidualBlock(width, last_relu)
         self.body = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), *blocks, nn.Linear(width, TRITS * VALUES))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -113,6 +122,23 @@ def log_likelihood(logits: Tensor, indicators: Tensor) -> Tensor:
     Equation: eq-likelihood. Source: Foundations, "Cross-Entropy"."""
     log_p = torch.log_softmax(logits.movedim(0, -1), -2)  # batch last: softmax along rows of three is slow
     return (log_p * indicators.movedim(0, -1)).sum((0, 1))
+
+
+def joint_factors(p: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of the trits' probabilities, each combination of values once: (9, 3, n) -> (243, n), (81, n).
+
+    Their outer products, read row by row, are p(x|z) in the order of the operations' index. Factors below 1e-17 are set
+    to zero, since their products would be denormal numbers, which are slow. Equation: eq-factors. Source: ours."""
+    p = torch.threshold(p, NEGLIGIBLE, 0)
+
+    def product(first: int, last: int) -> Tensor:
+        out = p[last - 1]
+        for j in range(last - 2, first - 1, -1):  # the last trit is the innermost digit
+            out = torch.threshold_((p[j].unsqueeze(1) * out).flatten(0, 1), NEGLIGIBLE, 0)
+        return out
+
+    half = -(-len(p) // 2)
+    return product(0, half), product(half, len(p))
 
 
 def kl_to_prior(posterior: Posterior) -> Tensor:

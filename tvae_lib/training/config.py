@@ -14,10 +14,10 @@ import torch
 
 from tvae_lib.errors import FileError, ParameterError, shown
 from tvae_lib.operations import SIZE
-from tvae_lib.system.losses import SIGMA_REP
-from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO
+from tvae_lib.system.losses import ALPHAS, ENTROPIES, OUTPUT_ENTROPIES, REPELLED, SIGMA_REP
+from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO, GATES
 from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA_LOW, LR_RANGE, MODES
-from tvae_lib.system.vae import LATENT
+from tvae_lib.system.vae import LAST_RELU, LATENT
 from tvae_lib.training.threads import allowed
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -93,10 +93,12 @@ class Config:
     weight_decay: float = _number(1e-4, 0, 1, "decoupled weight decay")
     pathways: str = _choice("AB", ("AB", "A", "B"), "which train; one alone is not coupled")
     phases: bool = _choice(True, SWITCH, "four phases of rho and tau; False: rho and tau constant")
+    last_relu: bool = _choice(LAST_RELU, SWITCH, "a ReLU after decoder B's last residual block")
     cross_injection: bool = _choice(True, SWITCH, "couple the pathways; False: rho stays 0")
     rho: float = _number(0.3, 0, 1, "permeability when phases is False")
     tau: float = _number(1.0, 0, 10, "sampling temperature of both when phases is False")
-    tau_floor: float = _number(0.05, -10, 10, "lowest scheduled temperature (the formula goes below zero)")
+    tau_floor: float = _number(-1.0, -1, 10, "lowest scheduled temperature; -1: as the formula has it, also below zero")
+    gate: str = _choice("holds", GATES, "rho in phase 3 after an epoch out of balance; open: no gate")
     beta_start: float = _number(BETA_RANGE[0], 0, 100, "KL weight of A at the start")
     beta_end: float = _number(BETA_RANGE[1], 0, 100, "KL weight of A at the end")
     beta_ratio: float = _number(BETA_RATIO, 0, 100, "KL weight of B over that of A")
@@ -104,11 +106,20 @@ class Config:
     lambda_2: float = _number(0.7, LAMBDA_LOW[1], LAMBDA_HIGH[1], "weight of L_B at the start")
     lambda_3: float = _number(0.3, LAMBDA_LOW[2], LAMBDA_HIGH[2], "weight of L_align at the start")
     alignment: bool = _choice(True, SWITCH, "the entropy alignment term")
+    histogram: str = _choice("hard", tuple(ENTROPIES), "behind the entropies of the codes; a hard one has no gradient")
+    entropy_of: str = _choice("tempered", ("tempered", "untempered"), "codes in it: sampled with tau sigma, or sigma")
     alpha_ent: float = _number(0.05, 0, 100, "weight of the output entropy; 0: off")
+    output_entropy: str = _choice("trits", tuple(OUTPUT_ENTROPIES), "of each trit, of all trits, of whole operations")
     alpha_rep: float = _number(0.01, 0, 100, "weight of the repulsion; 0: off")
+    repelled: str = _choice("codes", tuple(REPELLED), "what repels: sampled codes of B, or its means")
     sigma_rep: float = _number(SIGMA_REP, 1e-3, 1e3, "width of the repulsion kernel")
     gradient_balance: bool = _choice(True, SWITCH, "scale the losses by g_A and g_B")
+    balance_power: float = _number(1.0, -1, 1, "of the ratio B/A in g_A; -1: A/B, 0.5: its root")
+    raw_norms: bool = _choice(False, SWITCH, "norms of the gradients before lambda and g scale them")
+    ema: float = _number(ALPHAS[0], 0, 1, "of the moving average of the norms while out of balance")
+    ema_balanced: float = _number(ALPHAS[1], 0, 1, "of the moving average of the norms while balanced")
     statenet: str = _choice("backprop", MODES, "what trains StateNet, or off")
+    statenet_acts: str = _choice("epoch", ("epoch", "step"), "when it corrects: once an epoch, or at every step")
     alpha_lr: float = _number(ALPHA_LR, 0, 1, "size of StateNet's correction of lr")
     alpha_lambda: float = _number(ALPHA_LAMBDA, 0, 1, "size of StateNet's corrections of lambda")
     statenet_lr: float = _number(1e-3, 0, 1, "learning rate of StateNet's own AdamW")

@@ -16,7 +16,10 @@ from tvae_lib.training.state import Controls, Prescribed, Prescription, State, p
 from tvae_lib.training.trainer import Step, Trainer
 
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
-SHARED = ("total_epochs", "batch_size", "holdout", "latent", "weight_decay")
+SHARED = (
+    *("total_epochs", "batch_size", "holdout", "latent", "last_relu", "weight_decay", "histogram", "entropy_of"),
+    *("output_entropy", "repelled", "statenet_acts"),
+)
 
 
 def check_alike(configs: Sequence[Config], values: dict[str, Callable[[Config], object]], where: str) -> None:
@@ -87,9 +90,15 @@ class Ensemble(Trainer):
         rows = zip(*(member.prescribed(epoch) for member in self.members), strict=True)
         return Controls(*(torch.stack(row) for row in rows))
 
-    def begin(self, state: State, prescribed: Prescribed, epoch: int):
-        begin = super().begin
-        return vmap(lambda state, prescribed: begin(state, prescribed, epoch))(state, prescribed)
+    def scheduled(self, state: State, prescribed: Prescribed, epoch: int):
+        scheduled = super().scheduled
+        return vmap(lambda state, prescribed: scheduled(state, prescribed, epoch))(state, prescribed)
+
+    def steered(self, state: State, controls: Prescribed):
+        return vmap(super().steered)(state, controls)
+
+    def taught(self, *arguments):
+        return vmap(super().taught)(*arguments)
 
     def finish(self, *arguments):
         (*tensors, epoch), finish = arguments, super().finish

@@ -46,9 +46,15 @@ class Controls(NamedTuple, Generic[Value]):
     train_A: Value  # 1 or 0
     train_B: Value  # 1 or 0
     phased: Value  # 1: rho follows the phases
+    gated: Value  # 1: in phase 3 only after a balanced epoch
+    falls: Value  # 1: and back to its start after another
+    raw_norms: Value  # 1 or 0
     statenet: Value  # 1 or 0
     weight_path: Value  # 1: StateNet's gradient goes through lambda
     lr_path: Value  # 1: StateNet's gradient goes through lr
+    balance_power: Value
+    ema: Value
+    ema_balanced: Value
     alpha_ent: Value
     alpha_rep: Value
     sigma_rep: Value
@@ -59,7 +65,7 @@ class Controls(NamedTuple, Generic[Value]):
 
 
 Prescribed = Controls[Tensor]  # on the device
-CONSTANT = Controls._fields[Controls._fields.index("alpha_ent") :]  # the same in every epoch
+CONSTANT = Controls._fields[Controls._fields.index("balance_power") :]  # the same in every epoch
 
 
 def prescribe(config: Config, epoch: int) -> Controls[float]:
@@ -83,6 +89,9 @@ def prescribe(config: Config, epoch: int) -> Controls[float]:
         train_A="A" in config.pathways,
         train_B="B" in config.pathways,
         phased=coupled and config.phases,
+        gated=config.gate != "open",
+        falls=config.gate == "falls",
+        raw_norms=config.raw_norms,
         statenet=config.statenet != "off",
         weight_path=statenet.PATHS[config.statenet][0],
         lr_path=statenet.PATHS[config.statenet][1],
@@ -122,12 +131,12 @@ def untrained(config: Config) -> tuple[DualVAE, statenet.StateNet]:
     """The modules as they are before training, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(stream(config.seed, 0, "initial").get_state())
-        return DualVAE(config.latent), statenet.StateNet()
+        return DualVAE(config.latent, config.last_relu), statenet.StateNet()
 
 
 def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> DualVAE:
     """The two VAEs of a state, of the class `pair`, on the state's device and in evaluation mode."""
-    return load(pair(config.latent), state["theta"])
+    return load(pair(config.latent, config.last_relu), state["theta"])
 
 
 def initial_state(config: Config, device: torch.device) -> State:
@@ -140,6 +149,7 @@ def initial_state(config: Config, device: torch.device) -> State:
         "theta": theta,
         **{name: torch.zeros_like(theta) for name in ("moment_1", "moment_2", "update")},
         "norms": torch.zeros(2, device=device),
+        "averages": torch.zeros(len(RECORD), device=device),
         "lr": torch.tensor(config.lr, device=device),
         "lambdas": torch.tensor([config.lambda_1, config.lambda_2, config.lambda_3], device=device),
         "rho": zero,

@@ -15,6 +15,7 @@ from tvae_lib.rng import stream
 from tvae_lib.system import losses, schedules, statenet
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.fusible import fusible
+from tvae_lib.system.vae import reparameterise
 from tvae_lib.training import recording
 from tvae_lib.training.config import Config
 from tvae_lib.training.state import (
@@ -64,7 +65,7 @@ def descend(theta, gradient, before, moment_1, moment_2, step, lrs, sizes, weigh
 def weigh(lambdas: Tensor, norms: Tensor, controls: Prescribed) -> tuple[Tensor, Tensor]:
     """What `Step.weights` returns."""
     c = controls
-    balance = torch.where(c.balance > 0, losses.balance_factors(norms), 1.0)
+    balance = torch.where(c.balance > 0, losses.balance_factors(norms, c.balance_power), 1.0)
     active = (c.train_A, c.train_B, c.alignment)
     return losses.term_weights(lambdas, balance, c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep, active), balance
 
@@ -89,7 +90,10 @@ def account(weights, terms, entropies, balance, norms, along, average, step, con
         **dict(zip(("norm_A", "norm_B"), norms, strict=True)),
         "hypergradient": -along,
     }
-    return torch.stack([record[name] for name in RECORD]), losses.average_norms(average, norms, step == 0)
+    scales = torch.stack([weights[0], weights[2]])  # of the losses of A and of B in the total
+    observed = torch.where((c.raw_norms > 0) & (scales > 0), norms / scales, norms)
+    moved = losses.average_norms(average, observed, step == 0, (c.ema, c.ema_balanced))
+    return torch.stack([record[name] for name in RECORD]), moved
 
 
 class Step:
@@ -101,10 +105,12 @@ class Step:
 
     def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
         with torch.device("meta"):
-            self.model = pair(configs[0].latent)
+            self.model = pair(configs[0].latent, configs[0].last_relu)
         self.sizes = [sum(p.numel() for p in pathway.parameters()) for pathway in (self.model.A, self.model.B)]
         self.weight_decay = configs[0].weight_decay
         self.mixed = len(configs) > 1
+        self.forms = losses.Forms(*(getattr(configs[0], name) for name in losses.Forms._fields))
+        self.untempered = configs[0].entropy_of == "untempered"
         self.used = (
             any(c.alpha_ent > 0 for c in configs),
             any(c.alpha_rep > 0 for c in configs),
@@ -115,7 +121,10 @@ class Step:
         """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
         (trits, indicators), c = batch, controls
         output = call(self.model, theta, trits, noise, c.rho, c.tau_A, c.tau_B)
-        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used)
+        codes = None
+        if self.untempered:
+            codes = reparameterise(output.posterior_A, noise[0]), reparameterise(output.posterior_B, noise[1])
+        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used, self.forms, codes)
         if self.mixed:  # a term that is off in this replica, though not in another, reads 0
             optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()
             terms = torch.cat([terms[:4], terms[4:] * optional])
@@ -166,42 +175,38 @@ class Step:
 def schedule(state: State, epoch: int, total_epochs: int, prescribed: Prescribed) -> tuple[State, Prescribed]:
     """The state with the epoch's rho, and what is prescribed with that rho in it."""
     t, t_before = (schedules.clock(e, total_epochs) for e in (epoch, epoch - 1))
-    phased = schedules.permeability(t, t_before, state["rho"], state["gate"])
+    phased = schedules.permeability(t, t_before, state["rho"], state["gate"], prescribed.gated, prescribed.falls)
     rho = torch.where(prescribed.phased > 0, phased, prescribed.rho)
     return state | {"rho": rho}, prescribed._replace(rho=rho)
 
 
-def state_vector(state: State, epoch: int) -> Tensor:
-    """StateNet's input (9,): entropies, rates and gradient ratio of the epoch before, then rho and lambda now.
-    Equation: eq-state. Source: Dynamics, "StateNet Architecture"."""
-    columns = [HISTORY.index(name) for name in statenet.STATE[:5]]
-    averages = state["history"][epoch - 1, columns].to(state["lambdas"].dtype)
-    return torch.cat([averages, state["rho"].view(1), state["lambdas"]])
+def state_vector(state: State) -> Tensor:
+    """StateNet's input (9,): entropies and rates of the epoch before, the gradient ratio, rho and lambda now.
+
+    Where StateNet acts at every step, those of the step before. Equation: eq-state. Source: Dynamics, "StateNet
+    Architecture"."""
+    entropies_and_rates = state["averages"][[RECORD.index(name) for name in statenet.STATE[:4]]]
+    ratio = losses.gradient_ratio(state["norms"])
+    return torch.cat([entropies_and_rates, ratio.view(1), state["rho"].view(1), state["lambdas"]])
 
 
-def steer(state: State, epoch: int, controls: Prescribed, net: statenet.StateNet) -> tuple[State, Tensor]:
-    """StateNet's corrections (4,), and the state with the learning rate and loss weights that they give.
-
-    It first acts at the start of the second epoch: before it there are no averages to read."""
-    if epoch == 0:
-        return state, state["lambdas"].new_zeros(len(statenet.CORRECTIONS))
-    corrections = functional_call(net, unflatten(state["statenet_theta"], net), state_vector(state, epoch))
+def steer(state: State, controls: Prescribed, net: statenet.StateNet) -> tuple[State, Tensor]:
+    """StateNet's corrections (4,), and the state with the learning rate and loss weights that they give."""
+    corrections = functional_call(net, unflatten(state["statenet_theta"], net), state_vector(state))
     corrections = torch.where(controls.statenet > 0, corrections, 0.0)
     lr = statenet.update_learning_rate(state["lr"], corrections[0], controls.alpha_lr)
     lambdas = statenet.update_weights(state["lambdas"], corrections[1:], controls.alpha_lambda)
     return state | {"lr": lr, "lambdas": lambdas}, corrections
 
 
-def train_statenet(state: State, before: State, epoch: int, means: Tensor, controls: Prescribed, net, weight_decay):
-    """The state after one step of StateNet's own AdamW at the end of an epoch.
+def train_statenet(state: State, before: State, means: Tensor, controls: Prescribed, net, weight_decay):
+    """The state after one step of StateNet's own AdamW.
 
-    `before` is the state that StateNet acted on, `means` the averages of the epoch's records."""
-    if epoch == 0:
-        return state
+    `before` is the state that StateNet acted on, `means` the averages of the records since then."""
     c = controls
     weight_gradient = means[[RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
     lr_gradient = means[RECORD.index("hypergradient")] * c.lr_factor
-    inputs = state_vector(before, epoch)
+    inputs = state_vector(before)
 
     def objective(phi):
         corrections = functional_call(net, unflatten(phi, net), inputs)
@@ -283,15 +288,20 @@ class Trainer:
         """What the configuration prescribes in an epoch, scalars on the device."""
         return Controls(*torch.tensor(self.prescribe(self.config, epoch), device=self.device).unbind())
 
-    def begin(self, state: State, prescribed: Prescribed, epoch: int):
-        """Before the first batch: the state with rho, lr and lambda of the epoch, its controls, the corrections."""
-        before, controls = schedule(state, epoch, self.config.total_epochs, prescribed)
-        state, corrections = steer(before, epoch, controls, self.statenet)
-        return state, before, controls, corrections
+    def scheduled(self, state: State, prescribed: Prescribed, epoch: int) -> tuple[State, Prescribed]:
+        """The state with rho of the epoch, and the epoch's controls."""
+        return schedule(state, epoch, self.config.total_epochs, prescribed)
 
-    def finish(self, state: State, before: State, controls: Prescribed, corrections: Tensor, means: Tensor, epoch: int):
-        """After the last batch: StateNet trained, the gate set, the epoch's row in the history."""
-        state = train_statenet(state, before, epoch, means, controls, self.statenet, self.config.weight_decay)
+    def steered(self, state: State, controls: Prescribed) -> tuple[State, Tensor]:
+        """The state after StateNet's corrections, and these."""
+        return steer(state, controls, self.statenet)
+
+    def taught(self, state: State, before: State, means: Tensor, controls: Prescribed) -> State:
+        """The state after StateNet's own training on what came of its corrections to `before`."""
+        return train_statenet(state, before, means, controls, self.statenet, self.config.weight_decay)
+
+    def finish(self, state: State, controls: Prescribed, corrections: Tensor, means: Tensor, epoch: int) -> State:
+        """After the last batch: the gate set, the epoch's row in the history."""
         ratio = losses.gradient_ratio(state["norms"])
         gate = losses.is_balanced(ratio)
         c, t = controls, schedules.clock(epoch, self.config.total_epochs)
@@ -311,24 +321,46 @@ class Trainer:
         return state | {"epoch": state["epoch"] + 1, "gate": gate, "history": history}
 
     def epoch(self, state: State) -> State:
-        """The state after one more epoch, its row of the history filled in."""
+        """The state after one more epoch, its row of the history filled in.
+
+        StateNet acts before it, and learns after it, or does both at every step; first when there is something to read.
+        """
         epoch = int(state["epoch"].max())  # replicas are at the same one
-        state, before, controls, corrections = self.begin(state, self.prescribed(epoch), epoch)
+        state, controls = self.scheduled(state, self.prescribed(epoch), epoch)
+        each_step = self.config.statenet_acts == "step"
+        before, steering = state, epoch > 0
+        corrections = torch.zeros_like(state["lambdas"][..., :1]).expand(*state["lambdas"].shape[:-1], 4)
+        if steering and not each_step:
+            state, corrections = self.steered(state, controls)
         stepped = {name: state[name] for name in STEPPED}
-        total, steps = torch.zeros((), device=self.device), 0
+        total, steps, acted = torch.zeros((), device=self.device), 0, corrections
         with alone() if self.path == "fused" else contextlib.nullcontext():
             for batch, noise in self.batches(epoch):
+                if each_step and steering:
+                    before = state | stepped | {"norms": stepped["norms"].clone()}  # a tape may write there again
+                    state, corrections = self.steered(before, controls)
+                    stepped, acted = {name: state[name] for name in STEPPED}, acted + corrections
                 stepped, record = self.take(stepped, batch, noise, controls)
                 total, steps = total + record, steps + 1
+                if each_step:
+                    state = state | {"averages": record.clone()}
+                    state = self.taught(state, before, state["averages"], controls) if steering else state
+                    steering = True
         state = state | {name: tensor.clone() for name, tensor in stepped.items()}  # ordinary tensors, also from a tape
-        return self.finish(state, before, controls, corrections, total.clone() / steps, epoch)
+        means = total.clone() / steps
+        if each_step:
+            corrections = acted / steps
+        else:
+            state = self.taught(state, before, means, controls) if steering else state
+            state = state | {"averages": means}
+        return self.finish(state, controls, corrections, means, epoch)
 
     def hasten(self, state: State) -> None:
         """Take the steps from now on from a recording: on a GPU as a CUDA graph, on a CPU with fused pieces.
 
         Where Numba is missing a CPU's recording does the operations of the step itself."""
         epoch = int(state["epoch"].max())
-        state, _, controls, _ = self.begin(state, self.prescribed(epoch), epoch)
+        state, controls = self.scheduled(state, self.prescribed(epoch), epoch)
         example = ({name: state[name] for name in STEPPED}, *next(self.batches(epoch)), controls)
         self.take, self.path = recording.recorded(self.step, example, self.threads)
 
