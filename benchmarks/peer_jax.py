@@ -59,10 +59,12 @@ def repulsion(z):
     return jnp.exp(-(squares[:, None] + squares - 2 * z @ z.T) / (2 * SIGMA_REP**2)).mean()
 
 
-def soft_entropy(z):
-    centres = jnp.linspace(-REACH + BIN_WIDTH / 2, REACH - BIN_WIDTH / 2, BINS)
-    masses = jnp.exp(-((z[..., None] - centres) ** 2) / (2 * BIN_WIDTH**2)).sum(0)
-    p = masses / masses.sum(1, keepdims=True)
+def entropy(z):
+    bins = jnp.floor((jax.lax.stop_gradient(z) + REACH) / BIN_WIDTH)
+    inside, columns = (bins >= 0) & (bins < BINS), jnp.arange(z.shape[1])
+    places = jnp.clip(bins, 0, BINS - 1).astype(int)
+    counts = jnp.zeros((z.shape[1], BINS)).at[columns, places].add(inside)
+    p = counts / counts.sum(1, keepdims=True)
     return -(p * jnp.log(p / BIN_WIDTH + 1e-20)).sum()
 
 
@@ -76,7 +78,7 @@ def loss_of(parameters, x, noise, controls, weights):
     z_B = mu_B + tau_B * jnp.exp(0.5 * log_B) * noise[1]
     logits_A = perceptron(A["decoder"], (1 - rho) * z_A + rho * jax.lax.stop_gradient(z_B)).reshape(-1, 9, 3)
     logits_B = residual(B["decoder"], (1 - rho) * z_B + rho * jax.lax.stop_gradient(z_A)).reshape(-1, 9, 3)
-    indicators, entropies = x[..., None] == jnp.arange(-1, 2), (soft_entropy(z_A), soft_entropy(z_B))
+    indicators, entropies = x[..., None] == jnp.arange(-1, 2), (entropy(z_A), entropy(z_B))
     mean = jax.nn.softmax(logits_B).mean(0)
     terms = [*elbo_parts(logits_A, indicators, mu_A, log_A), *elbo_parts(logits_B, indicators, mu_B, log_B)]
     terms += [(mean * jnp.log(mean + 1e-20)).sum(), repulsion(z_B), abs(entropies[0] - entropies[1])]

@@ -25,6 +25,17 @@ def entropy(z: torch.Tensor) -> torch.Tensor:
     return -(p * torch.log(p / BIN_WIDTH + 1e-20)).sum()
 
 
+@torch.no_grad()
+def counted_entropy(z: torch.Tensor) -> torch.Tensor:
+    """Histogram entropy of the codes, straight from equation eq-entropy."""
+    total = torch.zeros(())
+    for column in z.T.cpu():
+        p = torch.histc(column, BINS, -REACH, REACH)
+        p = p[p > 0] / p.sum()
+        total = total - (p * torch.log(p / BIN_WIDTH)).sum()
+    return total
+
+
 def repulsion(z: torch.Tensor) -> torch.Tensor:
     """Mean repulsion kernel of the codes, straight from equation eq-repulsion."""
     distances = ((z.unsqueeze(0) - z.unsqueeze(1)) ** 2).sum(-1)
@@ -63,7 +74,7 @@ def terms_of(model: DualVAE, x: torch.Tensor, rho, taus, betas) -> dict[str, tor
     loss_A = ce_A + beta_A * kl_A
     loss_B = ce_B + beta_B * kl_B - 0.05 * output_entropy + 0.01 * repulsion(z_B)
     shown = {"loss_A": loss_A, "loss_B": loss_B, "ce_A": ce_A, "ce_B": ce_B, "kl_A": kl_A, "kl_B": kl_B}
-    return shown | {"entropy_A": entropy(z_A), "entropy_B": entropy(z_B)}
+    return shown | {"entropy_A": counted_entropy(z_A), "entropy_B": counted_entropy(z_B)}
 
 
 def steer(controller: StateNet, state: list[float], lambdas: torch.Tensor, lr: torch.Tensor):
@@ -95,7 +106,7 @@ def train(
     for epoch in range(epochs):
         t, before = schedules.clock(epoch, total), schedules.clock(epoch - 1, total)
         rho = schedules.permeability(t, before, rho, torch.tensor(gate))
-        tau_A, tau_B = max(schedules.temperature_A(t), 0.05), max(schedules.temperature_B(t), 0.05)
+        tau_A, tau_B = schedules.temperature_A(t), schedules.temperature_B(t)
         beta_A, beta_B = schedules.beta_A(t), schedules.beta_B(t)
         corrections, old_lambdas = None, lambdas
         if history:

@@ -10,7 +10,6 @@ STUDIES = {
     "rate": "rates.rate",
     "singles": "rates.singles",
     "pairs": "pairs.pairs",
-    "variants": "variants.variants",
     "stability": "couplings.stability",
     "coupling": "couplings.other_couplings",
     "equilibria": "couplings.equilibria",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from tvae_lib.errors import ParameterError, shown
 
+FIRST_EDITION = {"histogram": "soft", "tau_floor": 0.05, "last_relu": True}  # readings of tables not yet made again
 RESERVED = ("seed", "run_dir", "device", "resume")  # what the sweep itself gives to every run
 MOST = 10_000  # seeds in one call
 

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from studies.choices import FIRST_EDITION
 from studies.pairs import renamed
 from studies.rates import uncoupled
 from studies.study import Case, Study, slug, train_cases
@@ -111,6 +112,7 @@ def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **
             chosen = [case for case in cases if case["variant"] == variant]
 
             def configure(case: Case, changes=changes) -> Config:
+                changes = FIRST_EDITION | changes
                 return make_config(alignment=False, **changes, seed=case["seed"], device="cpu", **parameters)
 
             yield from train_cases(chosen, device, configure, stops, measure, pair)
@@ -148,7 +150,7 @@ def stability(boundary=BOUNDARY, factors=FACTORS, small=SMALL, late=LATE, seeds=
         beta = case["factor"] * critical_beta(case["rho"], case["tau"], case["beta_ratio"])
         given = {name: case[name] for name in ("rho", "tau", "beta_ratio", "batch_size", "seed")}
         constant = {"cross_injection": True, "lr_decay": "none", "beta_start": beta, "beta_end": beta}
-        return uncoupled(total_epochs=case["epochs"], **constant, **given, **parameters)
+        return uncoupled(total_epochs=case["epochs"], **FIRST_EDITION, **constant, **given, **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         return [{"beta_A": config.beta_start} | carried(trained(state, config), config)]
@@ -172,7 +174,8 @@ def commons(couplings=COMMONS, rhos=COMMONS_RHO, epochs=COMMONS_EPOCHS, seeds=2,
     constant = {"cross_injection": True, "beta_start": COMMONS_BETA, "beta_end": COMMONS_BETA, "tau": COMMONS_TAU}
 
     def configure(case: Case) -> Config:
-        return uncoupled(rho=case["rho"], seed=case["seed"], total_epochs=epochs, **constant, **parameters)
+        given = {"rho": case["rho"], "seed": case["seed"], "total_epochs": epochs}
+        return uncoupled(**FIRST_EDITION, **given, **constant, **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         model = trained(state, config, couplings[case["coupling"]])
@@ -190,7 +193,7 @@ def commons(couplings=COMMONS, rhos=COMMONS_RHO, epochs=COMMONS_EPOCHS, seeds=2,
 
 def swing(seeds=2, **parameters) -> Study:
     """The rates of the preset `document` without alignment, every second epoch: swing.csv."""
-    config = make_config(alignment=False, device="cpu", **parameters)
+    config = make_config(alignment=False, **FIRST_EDITION, device="cpu", **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         history = pd.DataFrame(state["history"].tolist(), columns=HISTORY)[1::2]
@@ -207,7 +210,7 @@ def swing(seeds=2, **parameters) -> Study:
 
 def equilibria(games=GAMES, epochs=range(2, 401, 2)) -> Study:
     """What the game of chapter 4 predicts along the document's schedules, its gate always open: equilibria.csv."""
-    config = make_config(device="cpu")
+    config = make_config(**FIRST_EDITION, device="cpu")
 
     def make(cases: list[Case], device: str):
         rho, path = torch.zeros(()), {}

@@ -1,5 +1,6 @@
 """The preset `document`, its variants and StateNet set by hand, judged as they train: chapters 3 to 6."""
 
+from studies.choices import FIRST_EDITION
 from studies.study import Case, Study, slug, train_cases
 from tvae_lib.measures.pair import Effort, Pair, measured
 from tvae_lib.training.config import Config, make_config
@@ -43,7 +44,7 @@ def pairs(variants=VARIANTS, by_hand=BY_HAND, seeds=5, fewer=2, stops=STOPS, eff
     changes = variants | {name: {"statenet": "off", **change} for name, change in by_hand.items()}
 
     def configure(case: Case) -> Config:
-        return make_config(**changes[case["variant"]], seed=case["seed"], device="cpu", **parameters)
+        return make_config(**FIRST_EDITION | changes[case["variant"]], seed=case["seed"], device="cpu", **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         epoch, last = int(state["epoch"]), history_row(state)

@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
+from studies.choices import FIRST_EDITION
 from studies.pairs import renamed
 from studies.study import Case, Study, on_cpu, train_together
 from tvae_lib.measures.pair import Effort, Pair, measured, share
@@ -110,7 +111,7 @@ def phases(seeds=range(10), fewer=FEWER, stops=STOPS, branch_at=PHASE_4, effort=
 
     def follow(schedule: str, seed: int, device: str, stops: Sequence[int], held: Held, start: Sequence[State] = ()):
         """Train under a schedule; yields state and row at every stop, and adds to `held`."""
-        config = make_config(seed=seed, device="cpu", **parameters)
+        config = make_config(**FIRST_EDITION, seed=seed, device="cpu", **parameters)
         for _, state in train_together([config], device, stops, prescribe=prescriptions[schedule], start=start):
             epoch, last = int(state["epoch"]), history_row(state)
             pair = Pair(trained(on_cpu(state), config), last, (seed, epoch, "phases"), effort)

@@ -58,7 +58,7 @@ def held_shares(run: Run) -> pd.DataFrame:
 
 
 def conditions(run: Run) -> dict:
-    """How far a run met what Theorem 4 asks for: share of balanced epochs, rho when phase 4 starts, tau_A below zero."""
+    """How far a run met Theorem 4's conditions: share of balanced epochs, rho when phase 4 starts, tau_A below zero."""
     history = run.history
     at_4 = round(schedules.PHASE_STARTS[3] * len(history) / schedules.CLOCK)
     return {
