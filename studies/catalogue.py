@@ -10,6 +10,7 @@ STUDIES = {
     "rate": "rates.rate",
     "singles": "rates.singles",
     "pairs": "pairs.pairs",
+    "base": "variants.base",
     "stability": "couplings.stability",
     "coupling": "couplings.other_couplings",
     "equilibria": "couplings.equilibria",

@@ -1,6 +1,6 @@
-"""The document's pair under every reading, without each mechanism, and set by hand, judged as it trains.
+"""The document's pair as it is, under other readings, without each mechanism, and set by hand, judged as it trains.
 
-Chapters 3 to 7 and 9 read its table: what a verdict is under each reading, and over the epochs."""
+Chapters 3 to 7 and 9 read its tables: what a verdict is under each reading, and over the epochs."""
 
 from studies.phases import CYCLE, Held, turnover
 from studies.phases import STOPS as STOPS_OF_PHASES
@@ -11,8 +11,7 @@ from tvae_lib.system.schedules import PHASE_STARTS
 from tvae_lib.training.config import Config, make_config
 from tvae_lib.training.state import State, history_row, trained
 
-BASE = "document"
-READINGS = {  # R1, R2, R5, R6: ten seeds
+FIRST_READINGS = {  # R1, R2, R5, R6: ten seeds
     "soft histogram": {"histogram": "soft"},
     "τ floored": {"tau_floor": 0.05},
     "last ReLU": {"last_relu": True},
@@ -45,8 +44,6 @@ BY_HAND = {  # without StateNet: three
     "λ₁, λ₂ .5, λ₃ .75": {"statenet": "off", "lambda_1": 0.5, "lambda_2": 0.5, "lambda_3": 0.75},
     "λ₁, λ₂ .95, λ₃ .15": {"statenet": "off", "lambda_1": 0.95, "lambda_2": 0.95, "lambda_3": 0.15},
 }
-VARIANTS = {BASE: {}} | READINGS | MORE_READINGS | WITHOUT | BY_HAND
-SEEDS = {name: range(10) for name in (BASE, *READINGS)} | {name: range(3) for name in BY_HAND}
 FIVE = range(5)  # seeds of the other variants
 
 LAST_CYCLE = tuple(CYCLE)[-5:]  # five places of the last cycle of tau_A
@@ -66,14 +63,12 @@ RECORDED = (
 )
 
 
-def variants(
-    variants=VARIANTS, seeds=SEEDS, stops=STOPS, stops_of_base=STOPS_OF_BASE, effort=EFFORT, **parameters
-) -> Study:
-    """Each variant with its seeds, judged at the stops: variants.csv."""
+def judged(name: str, changes: dict[str, dict], cases: list[Case], stops, effort: Effort, **parameters) -> Study:
+    """A study of the preset `document` with the changes of each case, judged at the stops."""
     held: dict[str, Held] = {}
 
     def configure(case: Case) -> Config:
-        return make_config(**variants[case["variant"]], seed=case["seed"], device="cpu", **parameters)
+        return make_config(**changes.get(str(case.get("variant")), {}), seed=case["seed"], device="cpu", **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         epoch, last = int(state["epoch"]), history_row(state)
@@ -83,13 +78,31 @@ def variants(
         before[epoch] = {p: one.held for p, one in pair.each.items()}
         return [{"epoch": epoch, **found, **{name: last[name] for name in RECORDED}}]
 
-    def stops_of(case: Case) -> tuple[int, ...]:
-        return stops_of_base if case["variant"] == BASE else stops
-
     def make(cases: list[Case], device: str):
-        for chosen in (stops_of_base, stops):
-            yield from train_cases([c for c in cases if stops_of(c) == chosen], device, configure, chosen, measure)
+        return train_cases(cases, device, configure, stops, measure)
 
-    cases = [{"variant": name, "seed": seed} for name in variants for seed in seeds.get(name, FIVE)]
-    keys = ("variant", "seed", "epoch")
-    return Study("variants", keys, {slug(c): [c] for c in cases}, make, lambda c: [{"epoch": e} for e in stops_of(c)])
+    keys = (*cases[0], "epoch")
+    return Study(name, keys, {slug(case): [case] for case in cases}, make, lambda case: [{"epoch": e} for e in stops])
+
+
+def base(seeds=range(10), stops=STOPS_OF_BASE, effort=EFFORT, **parameters) -> Study:
+    """The preset `document` as it is: base.csv."""
+    return judged("base", {}, [{"seed": seed} for seed in seeds], stops, effort, **parameters)
+
+
+def with_seeds(variants, seeds) -> list[Case]:
+    return [{"variant": name, "seed": seed} for name in variants for seed in seeds]
+
+
+def readings(
+    first=FIRST_READINGS, more=MORE_READINGS, seeds=range(10), fewer=FIVE, stops=STOPS, effort=EFFORT, **given
+):
+    """One reading at a time, all others as in `document`: readings.csv."""
+    cases = with_seeds(first, seeds) + with_seeds(more, fewer)
+    return judged("readings", first | more, cases, stops, effort, **given)
+
+
+def mechanisms(without=WITHOUT, by_hand=BY_HAND, seeds=FIVE, fewer=range(3), stops=STOPS, effort=EFFORT, **given):
+    """Without each mechanism, and with StateNet's settings by hand: mechanisms.csv."""
+    cases = with_seeds(without, seeds) + with_seeds(by_hand, fewer)
+    return judged("mechanisms", without | by_hand, cases, stops, effort, **given)
