@@ -13,7 +13,7 @@ from studies.study import Case, Study, train_cases
 from studies.tables import kept
 from tvae_lib.coverage import measured_coverage
 from tvae_lib.measures.generation import generate, mean_and_error
-from tvae_lib.measures.pair import Effort, Pair, measured
+from tvae_lib.measures.pair import Effort, Pair, measured, share
 from tvae_lib.measures.reconstruction import decode
 from tvae_lib.operations import SIZE, all_operations, one_hot
 from tvae_lib.rng import stream
@@ -29,6 +29,7 @@ FEWER = FINAL._replace(prior=2**19)  # samples for decoders whose p(x) is smooth
 SCRAMBLES = range(10)
 SOBOL_DRAWS = (1_000, 10_000, SIZE, 50_000, 100_000, 195_000)
 EARLY = Effort(2**17)
+ERROR_SIZES = (65_536, 131_072, 262_144)
 TENS = 60
 WIDER = 1.5  # variance of the proposal over that of the posterior, which is narrower than the truth
 
@@ -129,6 +130,37 @@ def early(epochs=range(1, 41), seeds=range(10), effort=EARLY, **parameters) -> S
 
     parts = {f"seed{seed}": [{"seed": seed}] for seed in seeds}
     return Study("early", ("seed", "epoch"), parts, make, lambda case: [{"epoch": epoch} for epoch in epochs])
+
+
+def errors(sizes=ERROR_SIZES, replicates=30, truth=FINAL.prior, seeds=range(3), **parameters) -> Study:
+    """How often the error of KL(U||p) contains the truth, for final decoders of the preset `document`: errors.csv.
+
+    `within`: share of the replicates that are within two errors of the estimate from `truth` samples."""
+
+    def configure(case: Case) -> Config:
+        return make_config(seed=case["seed"], device="cpu", **parameters)
+
+    def measure(case: Case, config: Config, state: State) -> list[dict]:
+        model, rows = trained(state, config), []
+        for p in "AB":
+            decoder, seed = getattr(model, p).decoder, case["seed"]
+            known, _ = generate(decoder, config.latent, truth, 1, stream(seed, 0, f"truth {p}"))
+            for size in sizes:
+                streams = (stream(seed, k, f"errors {p} {size}") for k in range(replicates))
+                found = [generate(decoder, config.latent, size, 1, one)[0] for one in streams]
+                off = torch.tensor([one.kl_uniform() - known.kl_uniform() for one in found])
+                claimed = torch.tensor([math.hypot(one.kl_error, known.kl_error) for one in found])
+                row = {"kl_uniform": known.kl_uniform(), "kl_uniform_error": known.kl_error}
+                row |= {"bias": off.mean().item(), "spread": off.std().item(), "claimed": claimed.mean().item()}
+                rows.append({"pathway": p, "samples": size, **row, "within": share(off.abs() <= 2 * claimed)})
+        return rows
+
+    def make(cases: list[Case], device: str):
+        return train_cases(cases, device, configure, (make_config(**parameters).total_epochs,), measure)
+
+    parts = {f"seed{seed}": [{"seed": seed}] for seed in seeds}
+    keys = ("seed", "pathway", "samples")
+    return Study("errors", keys, parts, make, lambda case: [{"pathway": p, "samples": n} for p in "AB" for n in sizes])
 
 
 @torch.no_grad()
