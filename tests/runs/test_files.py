@@ -61,8 +61,8 @@ def test_tensors_that_changed_by_a_bit_are_refused(tmp_path, place):
 
 def test_sealed_json_is_read_as_it_was_written_or_not_at_all(tmp_path):
     path = tmp_path / "m.json"
-    write_sealed(path, {"format": FORMAT, "value": 0.5})
-    assert read_sealed(path) == {"format": FORMAT, "value": 0.5}
+    write_sealed(path, {"format": FORMAT, "value": 0.5, "at": {50_000: 1, 195_000: 2}})  # in another order as texts
+    assert read_sealed(path) == {"format": FORMAT, "value": 0.5, "at": {"50000": 1, "195000": 2}}
     path.write_text(path.read_text().replace("0.5", "0.6"))
     with pytest.raises(FileError, match="is not what was written, as its digest shows"):
         read_sealed(path)

@@ -118,7 +118,9 @@ def read_json(path: Path) -> dict:
 
 
 def digest_of_json(value) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    """Of the value as it comes back from a file, where every key is a text."""
+    as_read = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def write_sealed(path: Path, value: dict) -> None:
