@@ -132,8 +132,8 @@ def early(epochs=range(1, 41), seeds=range(10), effort=EARLY, **parameters) -> S
     return Study("early", ("seed", "epoch"), parts, make, lambda case: [{"epoch": epoch} for epoch in epochs])
 
 
-def errors(sizes=ERROR_SIZES, replicates=30, truth=FINAL.prior, seeds=range(3), **parameters) -> Study:
-    """How often the error of KL(U||p) contains the truth, for final decoders of the preset `document`: errors.csv.
+def claimed_errors(sizes=ERROR_SIZES, replicates=30, truth=FINAL.prior, seeds=range(3), **parameters) -> Study:
+    """How often the error of KL(U||p) contains the truth, for final decoders of `document`: claimed_errors.csv.
 
     `within`: share of the replicates that are within two errors of the estimate from `truth` samples."""
 
@@ -160,7 +160,9 @@ def errors(sizes=ERROR_SIZES, replicates=30, truth=FINAL.prior, seeds=range(3), 
 
     parts = {f"seed{seed}": [{"seed": seed}] for seed in seeds}
     keys = ("seed", "pathway", "samples")
-    return Study("errors", keys, parts, make, lambda case: [{"pathway": p, "samples": n} for p in "AB" for n in sizes])
+    return Study(
+        "claimed_errors", keys, parts, make, lambda case: [{"pathway": p, "samples": n} for p in "AB" for n in sizes]
+    )
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ def with_seeds(variants, seeds) -> list[Case]:
     return [{"variant": name, "seed": seed} for name in variants for seed in seeds]
 
 
-def readings(
+def other_readings(
     first=FIRST_READINGS, more=MORE_READINGS, seeds=range(10), fewer=FIVE, stops=STOPS, effort=EFFORT, **given
 ):
     """One reading at a time, all others as in `document`: readings.csv."""

@@ -113,7 +113,7 @@ def test_proposals_are_the_encoders_posteriors():
 
 def test_errors_of_the_divergence_are_held_against_many_samples():
     short = {"total_epochs": 2, "holdout": 0.9}
-    study = generators.errors((2048, 4096), replicates=3, truth=2**15, seeds=range(1), **short)
+    study = generators.claimed_errors((2048, 4096), replicates=3, truth=2**15, seeds=range(1), **short)
     rows = [row for case in study.make([{"seed": 0}], "cpu") for row in case]
     assert [(row["pathway"], row["samples"]) for row in rows] == [(p, n) for p in "AB" for n in (2048, 4096)]
     assert all(row["within"] in (0, 1 / 3, 2 / 3, 1) and row["claimed"] > 0 for row in rows)

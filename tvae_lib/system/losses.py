@@ -86,7 +86,8 @@ def histogram_entropy(z: Tensor) -> Tensor:
     Equation: eq-entropy. Source: Foundations, "Mathematical Formulation", entropy alignment."""
     bins = ((z.detach() + REACH) / BIN_WIDTH).floor()
     inside = (bins >= 0) & (bins < BINS)
-    counts = z.new_zeros(z.shape[-1], BINS).scatter_add(1, torch.where(inside, bins, 0).long().T, inside.T.to(z.dtype))
+    places = bins.nan_to_num().clamp(0, BINS - 1).long()
+    counts = z.new_zeros(z.shape[-1], BINS).scatter_add(1, places.T, inside.T.to(z.dtype))
     p = counts / counts.sum(-1, keepdim=True).clamp_min(1)
     return -torch.xlogy(p, p / BIN_WIDTH).sum()
 
