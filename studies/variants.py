@@ -2,6 +2,7 @@
 
 Chapters 3 to 7 and 9 read its tables: what a verdict is under each reading, and over the epochs."""
 
+from studies.pairs import VARIANTS
 from studies.phases import CYCLE, Held, turnover
 from studies.phases import STOPS as STOPS_OF_PHASES
 from studies.study import Case, Study, slug, train_cases
@@ -29,15 +30,7 @@ MORE_READINGS = {  # R7 to R12: five
     "repelled means": {"repelled": "means"},
     "StateNet at every step": {"statenet_acts": "step"},
 }
-WITHOUT = {  # a mechanism, or in another mode: five
-    "no coupling": {"cross_injection": False},
-    "StateNet off": {"statenet": "off"},
-    "StateNet detached": {"statenet": "detached"},
-    "StateNet hypergradient": {"statenet": "hypergradient"},
-    "no balance": {"gradient_balance": False},
-    "no output entropy": {"alpha_ent": 0.0},
-    "no repulsion": {"alpha_rep": 0.0},
-}
+WITHOUT = {name: change for name, change in VARIANTS.items() if name not in ("document", "no alignment")}  # five
 BY_HAND = {  # without StateNet: three
     "lr 0.0003": {"statenet": "off", "lr": 0.0003},
     "lr 0.003": {"statenet": "off", "lr": 0.003},
