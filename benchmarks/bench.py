@@ -253,7 +253,7 @@ def pieces(trainer: Trainer, state) -> dict[str, dict]:
 def begun(trainer: Trainer, state) -> tuple:
     """The arguments of the next step of a run."""
     epoch = int(state["epoch"])
-    begun, _, controls, _ = trainer.begin(state, trainer.prescribed(epoch), epoch)
+    begun, controls = trainer.scheduled(state, trainer.prescribed(epoch), epoch)
     return ({name: begun[name] for name in STEPPED}, *next(trainer.batches(epoch)), controls)
 
 
@@ -403,7 +403,7 @@ def loaded(trainer: Trainer, state, clock: Clock, rounds: int) -> dict[str, floa
 
 def measure(rounds: int, device: torch.device, jax: Process | None) -> dict:
     clock, trainer, count = Clock(device), Trainer(make_config(), device), REPLICAS[device.type]
-    state = start(trainer)
+    state = start(trainer.config, device)
     for _ in range(2):
         state = trainer.epoch(state)
     to_record = clock(lambda: trainer.hasten(state))

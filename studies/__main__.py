@@ -1,6 +1,6 @@
 """One step of the studies: what the rules of studies/Snakefile call.
 
-python -m studies part TABLE PART             train and measure what the table lacks of a part
+python -m studies part TABLE PART...          train and measure what the table lacks of a part, or of all
 python -m studies merge TABLE                 add the parts that are whole to the table
 python -m studies drop TABLE COLUMN=VALUE...  take rows out of the table, to have them made again
 python -m studies together SETTING SEED...    train whole runs as one ensemble, one directory each
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studies import whole_runs
 from studies.catalogue import STUDIES, study_of
-from studies.study import make_part, merge
+from studies.study import make_parts, merge
 from studies.tables import FOLDER, drop
 from tvae_lib.errors import ParameterError, UserError
 
@@ -21,16 +21,16 @@ from tvae_lib.errors import ParameterError, UserError
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m studies", description=__doc__.splitlines()[0])
     steps = top.add_subparsers(dest="step", required=True)
-    for name, arguments in {"part": ("table", "part"), "merge": ("table",), "drop": ("table",)}.items():
+    for name in ("part", "merge", "drop"):
         step = steps.add_parser(name)
-        for argument in arguments:
-            step.add_argument(argument)
+        step.add_argument("table")
         step.add_argument("--tables", type=Path, default=FOLDER, help="where the tables are")
     for name in ("together", "summary"):
         steps.add_parser(name).add_argument("setting")
     for step in steps.choices.values():
         step.add_argument("--runs", type=Path, default=whole_runs.RUNS, help="where runs and unfinished parts are kept")
-    steps.choices["part"].add_argument("--device", default="cpu")
+    steps.choices["part"].add_argument("parts", nargs="+", metavar="PART", help="its name, or all")
+    steps.choices["part"].add_argument("--device", default="cpu", help="cpu, or cuda: all parts train together")
     steps.choices["drop"].add_argument(
         "values", nargs="+", metavar="COLUMN=VALUE", help="of key columns, as in the table"
     )
@@ -48,11 +48,11 @@ def main(arguments: list[str]) -> None:
         raise ParameterError(f"table is {given.table!r}; it must be one of {', '.join(STUDIES)}.")
     if given.step == "part":
         study = study_of(given.table)
-        if given.part not in study.parts:
-            raise ParameterError(
-                f"part is {given.part!r}; in {given.table} it must be one of {', '.join(study.parts)}."
-            )
-        make_part(study, given.part, given.tables, given.runs, given.device)
+        parts = list(study.parts) if given.parts == ["all"] else given.parts
+        for part in parts:
+            if part not in study.parts:
+                raise ParameterError(f"part is {part!r}; in {given.table} it must be one of {', '.join(study.parts)}.")
+        make_parts(study, parts, given.tables, given.runs, given.device)
     elif given.step == "merge":
         merge(study_of(given.table), given.tables, given.runs)
     elif given.step == "drop":

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 
 from tvae_lib.errors import ParameterError, shown
 
-FIRST_EDITION = {"histogram": "soft", "tau_floor": 0.05, "last_relu": True}  # readings of tables not yet made again
 RESERVED = ("seed", "run_dir", "device", "resume")  # what the sweep itself gives to every run
 MOST = 10_000  # seeds in one call
 
@@ -60,6 +59,16 @@ def check_settings(settings: object, taken: Iterable[str] = ()) -> None:
                 raise ParameterError(f"{shown(parameter)} is {shown(value)} in setting {name}; it must be one value.")
 
 
+def check_seeds_of(given: object, settings: Iterable[str]) -> None:
+    """ParameterError where the seeds of single settings are no seeds, or of no setting."""
+    if not isinstance(given, Mapping):
+        raise ParameterError(f"seeds_of is {shown(given)}; it must be names of settings with their seeds.")
+    for name, own in given.items():
+        if name not in settings:
+            raise ParameterError(f"seeds_of has {shown(name)}; it must be of {', '.join(settings)}.")
+        seeds(own)
+
+
 def check(config: Mapping, known: Iterable[str], tables: Iterable[str]) -> None:
     """ParameterError where the configuration of a call has a key that nothing reads, or a value that cannot be."""
     for key, value in config.items():
@@ -69,6 +78,7 @@ def check(config: Mapping, known: Iterable[str], tables: Iterable[str]) -> None:
     for name in config["examined"] or ():
         if name not in config["settings"]:
             raise ParameterError(f"examined has {shown(name)}; it must be of {', '.join(config['settings'])}.")
+    check_seeds_of(config["seeds_of"], config["settings"])
     for key in ("runs", "results", "tables", "notebook", "device"):
         if not isinstance(config[key], str) or not config[key]:
             raise ParameterError(f"{key} is {shown(config[key])}; it must be text.")

@@ -1,15 +1,11 @@
 """Pairs under other couplings, on both sides of the boundary of collapse, and what the game predicts: chapter 4."""
 
-from dataclasses import replace
-
-import pandas as pd
 import torch
 from torch import Tensor
 
-from studies.choices import FIRST_EDITION
-from studies.pairs import renamed
 from studies.rates import uncoupled
 from studies.study import Case, Study, slug, train_cases
+from studies.variants import FIVE, LAST_CYCLE
 from tvae_lib.measures.codes import information
 from tvae_lib.measures.pair import OF_ONE, Effort, Pair, measured
 from tvae_lib.operations import all_operations, one_hot
@@ -19,7 +15,7 @@ from tvae_lib.system.losses import cross_entropy
 from tvae_lib.system.vae import reparameterise
 from tvae_lib.theory.coupling import critical_beta, equilibrium
 from tvae_lib.training.config import Config, make_config
-from tvae_lib.training.state import HISTORY, State, history_row, prescribe, trained
+from tvae_lib.training.state import State, history_row, prescribe, trained
 
 
 class SharedGradients(DualVAE):
@@ -43,7 +39,7 @@ class ForeignCode(DualVAE):
         return cross_inject(z_A, z_B.roll(1, 0), rho), cross_inject(z_B, z_A.roll(1, 0), rho)
 
 
-COUPLINGS: dict[str, tuple[type[DualVAE], dict]] = {  # of `document` without alignment: the pair, and other changes
+COUPLINGS: dict[str, tuple[type[DualVAE], dict]] = {  # of `document` with rho as prescribed: the pair, other changes
     "injection": (DualVAE, {}),
     "no coupling": (DualVAE, {"cross_injection": False}),
     "foreign code": (ForeignCode, {}),
@@ -51,15 +47,13 @@ COUPLINGS: dict[str, tuple[type[DualVAE], dict]] = {  # of `document` without al
     "shared gradients": (SharedGradients, {}),
 }
 EFFORT = Effort(2**18)
-STOPS = (40, 120, 150, 200, 250, 300, 350, 400)
+STOPS = (40, 120, 150, 200, 250, 280, 340, *LAST_CYCLE)
 BOUNDARY = (  # rho, tau of both, beta of B over that of A
     (0.0, 1.0, 1.0), (0.0, 0.5, 1.0), (0.3, 1.0, 1.0), (0.5, 1.0, 1.0), (0.7, 1.0, 1.0), (0.7, 0.5, 1.0),
     (0.3, 1.0, 3.0), (0.5, 0.5, 0.25), (0.7, 1.0, 4.0),
 )  # fmt: skip
 FACTORS = (0.5, 0.75, 1.25, 1.5)  # of the beta at which collapse is predicted to turn stable
-SMALL = (40, 512)  # epochs and batch size
-PATIENT = (320, 4096)  # as many steps, with less noise
-LATE = ((0.7, 0.5, 1.0), (0.7, 1.0, 1.0))  # settings that wait longer, at the second factor
+SIZES = ((40, 512), (320, 4096))  # epochs and batch size: as many steps, with less noise
 GAMES = {"injection": True, "no coupling": False}  # whether rho follows the schedule, or is 0
 COMMONS = {"stop-gradient": DualVAE, "shared gradients": SharedGradients}
 COMMONS_RHO = (0.1, 0.3, 0.5, 0.7)
@@ -94,8 +88,8 @@ def distortions(pair: Pair, model: DualVAE, noise: dict[str, Tensor]) -> dict[st
     }
 
 
-def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **parameters) -> Study:
-    """The preset `document` without alignment, under other couplings, and who carries what: coupling.csv."""
+def other_couplings(couplings=COUPLINGS, seeds=FIVE, stops=STOPS, effort=EFFORT, **parameters) -> Study:
+    """The preset `document` with no gate on rho, under other couplings, and who carries what: coupling.csv."""
     columns = ("information", "information_error", "exact", "kl_uniform", "joint", "joint_error")
     recorded = [f"{name}_{p}" for p in "AB" for name in ("ce", "kl", "tau", "norm")]
 
@@ -104,7 +98,7 @@ def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **
         model = trained(state, config, couplings[case["variant"]][0])
         pair = Pair(model, last, (config.seed, epoch, "coupling"), effort)
         noise = {p: torch.randn(one.posterior.mean.shape, generator=one.generator) for p, one in pair.each.items()}
-        row = renamed(measured(pair, columns), {"exact": "knows"}) | distortions(pair, model, noise)
+        row = measured(pair, columns) | distortions(pair, model, noise)
         return [{"epoch": epoch, **row, **{name: last[name] for name in ("rho", *recorded)}}]
 
     def make(cases: list[Case], device: str):
@@ -112,12 +106,11 @@ def other_couplings(couplings=COUPLINGS, seeds=3, stops=STOPS, effort=EFFORT, **
             chosen = [case for case in cases if case["variant"] == variant]
 
             def configure(case: Case, changes=changes) -> Config:
-                changes = FIRST_EDITION | changes
-                return make_config(alignment=False, **changes, seed=case["seed"], device="cpu", **parameters)
+                return make_config(gate="open", **changes, seed=case["seed"], device="cpu", **parameters)
 
             yield from train_cases(chosen, device, configure, stops, measure, pair)
 
-    cases = [{"variant": variant, "seed": seed} for variant in couplings for seed in range(seeds)]
+    cases = [{"variant": variant, "seed": seed} for variant in couplings for seed in seeds]
     keys = ("variant", "seed", "epoch")
     return Study(
         "coupling", keys, {slug(c): [c] for c in cases}, make, lambda case: [{"epoch": stop} for stop in stops]
@@ -142,7 +135,7 @@ def carried(model: DualVAE, config: Config) -> dict[str, float]:
     return row
 
 
-def stability(boundary=BOUNDARY, factors=FACTORS, small=SMALL, late=LATE, seeds=2, **parameters) -> Study:
+def stability(boundary=BOUNDARY, factors=FACTORS, sizes=SIZES, seeds=2, **parameters) -> Study:
     """Coupled pairs trained from their initial weights on both sides of the predicted boundary: stability.csv."""
     keys = ("rho", "tau", "beta_ratio", "factor", "epochs", "batch_size", "seed")
 
@@ -150,7 +143,7 @@ def stability(boundary=BOUNDARY, factors=FACTORS, small=SMALL, late=LATE, seeds=
         beta = case["factor"] * critical_beta(case["rho"], case["tau"], case["beta_ratio"])
         given = {name: case[name] for name in ("rho", "tau", "beta_ratio", "batch_size", "seed")}
         constant = {"cross_injection": True, "lr_decay": "none", "beta_start": beta, "beta_end": beta}
-        return uncoupled(total_epochs=case["epochs"], **FIRST_EDITION, **constant, **given, **parameters)
+        return uncoupled(total_epochs=case["epochs"], **constant, **given, **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         return [{"beta_A": config.beta_start} | carried(trained(state, config), config)]
@@ -160,8 +153,7 @@ def stability(boundary=BOUNDARY, factors=FACTORS, small=SMALL, late=LATE, seeds=
             chosen = [case for case in cases if case["epochs"] == epochs]
             yield from train_cases(chosen, device, configure, (epochs,), measure)
 
-    kinds = [(*setting, factor, *small) for setting in boundary for factor in factors]
-    kinds += [(*setting, factors[1], *PATIENT) for setting in late]
+    kinds = [(*setting, factor, *size) for size in sizes for setting in boundary for factor in factors]
     cases = [dict(zip(keys, (*kind, seed), strict=True)) for kind in kinds for seed in range(seeds)]
     parts: dict[str, list[Case]] = {}
     for case in cases:
@@ -175,12 +167,12 @@ def commons(couplings=COMMONS, rhos=COMMONS_RHO, epochs=COMMONS_EPOCHS, seeds=2,
 
     def configure(case: Case) -> Config:
         given = {"rho": case["rho"], "seed": case["seed"], "total_epochs": epochs}
-        return uncoupled(**FIRST_EDITION, **given, **constant, **parameters)
+        return uncoupled(**given, **constant, **parameters)
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         model = trained(state, config, couplings[case["coupling"]])
         own = measured(at_rest(model, config, "own"), ("information", "information_error"))
-        return [carried(model, config) | renamed(own, {"information": "own", "information_error": "own_error"})]
+        return [carried(model, config) | {f"own_{name}": value for name, value in own.items()}]
 
     def make(cases: list[Case], device: str):
         for name, pair in couplings.items():
@@ -191,26 +183,9 @@ def commons(couplings=COMMONS, rhos=COMMONS_RHO, epochs=COMMONS_EPOCHS, seeds=2,
     return Study("commons", ("coupling", "rho", "seed"), {slug(case): [case] for case in cases}, make)
 
 
-def swing(seeds=2, **parameters) -> Study:
-    """The rates of the preset `document` without alignment, every second epoch: swing.csv."""
-    config = make_config(alignment=False, **FIRST_EDITION, device="cpu", **parameters)
-
-    def measure(case: Case, config: Config, state: State) -> list[dict]:
-        history = pd.DataFrame(state["history"].tolist(), columns=HISTORY)[1::2]
-        rows = history[["epoch", "rho", "tau_A", "kl_A", "kl_B"]].to_dict("records")
-        return [row | {"epoch": int(row["epoch"])} for row in rows]
-
-    def make(cases: list[Case], device: str):
-        return train_cases(cases, device, lambda case: replace(config, **case), (config.total_epochs,), measure)
-
-    epochs = [{"epoch": epoch} for epoch in range(2, config.total_epochs + 1, 2)]
-    parts = {f"seed{seed}": [{"seed": seed}] for seed in range(seeds)}
-    return Study("swing", ("seed", "epoch"), parts, make, lambda case: epochs)
-
-
 def equilibria(games=GAMES, epochs=range(2, 401, 2)) -> Study:
     """What the game of chapter 4 predicts along the document's schedules, its gate always open: equilibria.csv."""
-    config = make_config(**FIRST_EDITION, device="cpu")
+    config = make_config(device="cpu")
 
     def make(cases: list[Case], device: str):
         rho, path = torch.zeros(()), {}

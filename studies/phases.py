@@ -1,31 +1,13 @@
 """The document's schedules over ten seeds, and what becomes of it under others: chapter 7."""
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
 
-from torch import Tensor
-
-from studies.choices import FIRST_EDITION
-from studies.pairs import renamed
-from studies.study import Case, Study, on_cpu, train_together
-from tvae_lib.measures.pair import Effort, Pair, measured, share
+from studies.study import Study
+from studies.variants import EFFORT, FIVE, PHASE_4, STOPS_OF_PHASES, judged
 from tvae_lib.system import schedules
 from tvae_lib.system.schedules import CLOCK, PHASE_STARTS, temperature_base
-from tvae_lib.training.config import Config, make_config
-from tvae_lib.training.state import Controls, Prescription, State, history_row, prescribe, trained
-
-PHASE_4 = PHASE_STARTS[3]
-CYCLE = range(PHASE_4 + 6, CLOCK + 1, 6)  # five times in each cycle of tau_A
-STOPS = (10, 20, 40, 80, 120, 160, 200, 225, PHASE_4, *CYCLE)  # epochs at which both decoders are judged
-FEWER = range(5)  # seeds of the schedules that are not the document's
-EFFORT = Effort(2**17, information=1024)
-COLUMNS = (
-    *("kl_uniform", "kl_uniform_error", "coverage_50000", "coverage_195000", "min_log_p", "rarest_log_p", "has"),
-    *("exact", "information", "joint", "cka", "has_both", "exact_of_partner"),
-)
-NAMES = {"kl_uniform_error": "kl_error", "exact": "knows", "exact_of_partner": "reads"}  # in the table
-RECORDED = ("rho", "tau_A", "tau_B", "beta_A", "beta_B", "gate", "ce_A", "ce_B", "kl_A", "kl_B")
+from tvae_lib.training.config import Config
+from tvae_lib.training.state import Controls, Prescription, prescribe
 
 
 def ramp(t: float, start: float, end: float) -> float:
@@ -86,64 +68,13 @@ def repaired(config: Config, epoch: int) -> Controls[float]:
 
 
 SCHEDULES: dict[str, Prescription] = {
-    "document": prescribe,
-    "without boost": without_boost,
+    "without boost": without_boost,  # these two as the document's until phase 4 starts
     "released": released,
     "repaired": repaired,
 }
-BRANCHES = ("without boost", "released")  # of the document's training, at the start of phase 4
-Held = dict[int, dict[str, Tensor]]  # which operations each decoder holds, by epoch and pathway
 
 
-def turnover(pair: Pair, held: Held, origin: int) -> dict[str, float]:
-    """Shares of the operations found and lost since the last epoch in `held`, new and gone since `origin`."""
-    row: dict[str, float] = {}
-    for p, one in pair.each.items():
-        for gained, gone, since in (("found", "lost", max(held, default=None)), ("new", "gone", origin)):
-            before = held[since][p] if since in held else one.held
-            row |= {f"{gained}_{p}": share(one.held & ~before), f"{gone}_{p}": share(before & ~one.held)}
-    return row
-
-
-def phases(seeds=range(10), fewer=FEWER, stops=STOPS, branch_at=PHASE_4, effort=EFFORT, **parameters) -> Study:
-    """The preset `document` under its own schedules and others, both decoders judged as they train: phases.csv."""
-    prescriptions = SCHEDULES | {"released": partial(released, at=branch_at)}
-
-    def follow(schedule: str, seed: int, device: str, stops: Sequence[int], held: Held, start: Sequence[State] = ()):
-        """Train under a schedule; yields state and row at every stop, and adds to `held`."""
-        config = make_config(**FIRST_EDITION, seed=seed, device="cpu", **parameters)
-        for _, state in train_together([config], device, stops, prescribe=prescriptions[schedule], start=start):
-            epoch, last = int(state["epoch"]), history_row(state)
-            pair = Pair(trained(on_cpu(state), config), last, (seed, epoch, "phases"), effort)
-            row = renamed(measured(pair, COLUMNS), NAMES) | turnover(pair, held, branch_at)
-            held[epoch] = {p: one.held for p, one in pair.each.items()}
-            recorded = {name: last[name] for name in RECORDED}
-            yield state, {"schedule": schedule, "seed": seed, "epoch": epoch, **row, **recorded}
-
-    def make(cases: list[Case], device: str) -> Iterator[list[dict]]:
-        for seed in sorted({case["seed"] for case in cases}):
-            wanted = [case["schedule"] for case in cases if case["seed"] == seed]
-            branching = [name for name in BRANCHES if name in wanted]
-            held: Held = {}
-            rows: list[dict] = []
-            start: tuple[State, ...] = ()
-            if branching or "document" in wanted:
-                until = [stop for stop in stops if "document" in wanted or stop <= branch_at]
-                for state, row in follow("document", seed, device, until, held):
-                    rows.append(row)
-                    start = (state,) if row["epoch"] == branch_at else start
-                yield rows
-            for name in wanted:
-                if name in BRANCHES:
-                    later = [stop for stop in stops if stop > branch_at]
-                    yield [row for _, row in follow(name, seed, device, later, {branch_at: held[branch_at]}, start)]
-                elif name != "document":
-                    yield [row for _, row in follow(name, seed, device, stops, {})]
-
-    parts = {
-        f"seed{seed}": [{"schedule": name, "seed": seed} for name in SCHEDULES if name == "document" or seed in fewer]
-        for seed in seeds
-    }
-    stops_of = {name: [stop for stop in stops if name not in BRANCHES or stop > branch_at] for name in SCHEDULES}
-    each = lambda case: [{"epoch": stop} for stop in stops_of[case["schedule"]]]  # noqa: E731
-    return Study("phases", ("schedule", "seed", "epoch"), parts, make, each)
+def phases(schedules=SCHEDULES, seeds=FIVE, stops=STOPS_OF_PHASES, effort=EFFORT, **parameters) -> Study:
+    """The preset `document` under other schedules, both decoders judged as they train: phases.csv."""
+    cases = [{"schedule": name, "seed": seed} for name in schedules for seed in seeds]
+    return judged("phases", cases, stops, effort, prescription=lambda case: schedules[case["schedule"]], **parameters)

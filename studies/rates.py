@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from studies.choices import FIRST_EDITION
 from studies.single import train_single
 from studies.study import Case, Study, slug, train_cases
 from studies.tables import FOLDER, WEIGHTS
@@ -58,11 +57,6 @@ def uncoupled(**parameters) -> Config:
     return make_config(preset="corrected", device="cpu", **parameters)
 
 
-def first_edition(case: Case) -> dict:
-    """The readings with which a row was trained; those of `MODEL` have been made again."""
-    return {} if case == MODEL else FIRST_EDITION
-
-
 def rate(settings=SETTINGS, seeds=range(3), effort: Effort = EFFORT, folder=FOLDER, **parameters) -> Study:
     """Both VAEs of an uncoupled pair, a row each: rate.csv. The weights of `MODEL` are kept beside it."""
     keys = ("beta_start", "beta_end", "tau", "seed")
@@ -79,7 +73,7 @@ def rate(settings=SETTINGS, seeds=range(3), effort: Effort = EFFORT, folder=FOLD
     def make(cases: list[Case], device: str):
         stops = (uncoupled(**parameters).total_epochs,)
         return train_cases(
-            cases, device, lambda case: uncoupled(**first_edition(case), **case, **parameters), stops, measure
+            cases, device, lambda case: uncoupled(**case, **parameters), stops, measure
         )
 
     cases = [dict(zip(keys, (*setting, seed), strict=True)) for setting in settings for seed in seeds]
@@ -93,7 +87,7 @@ def singles(settings=SINGLES, seeds=range(3), effort: Effort = EFFORT, **paramet
 
     def make(cases: list[Case], device: str):
         for case in cases:
-            config = uncoupled(tau=1.0, **FIRST_EDITION, **{name: case[name] for name in keys[1:]}, **parameters)
+            config = uncoupled(tau=1.0, **{name: case[name] for name in keys[1:]}, **parameters)
             with torch.random.fork_rng(devices=[]):
                 torch.set_rng_state(stream(case["seed"], 0, "initial").get_state())
                 vae = VAE(KINDS[case["kind"]]())

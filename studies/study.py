@@ -3,12 +3,16 @@
 A table is made in parts, a job each. A part keeps the rows of a case as soon as they are measured, in a file of its
 own, so that a killed job goes on where it was; whole parts are then added to the table in results/experiments."""
 
+import multiprocessing
+import os
 import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,11 +22,12 @@ from tvae_lib.runs.execute import device_name
 from tvae_lib.runs.files import advised, file_error, read_json, write_json
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.training.config import Config
-from tvae_lib.training.ensemble import Ensemble, check_replicas
+from tvae_lib.training.ensemble import Ensemble, signature
 from tvae_lib.training.state import Prescription, State, initial_state, prescribe
 from tvae_lib.training.trainer import RECORD_FROM, Trainer
 
 Case = dict  # the values of a row's keys that are known before anything is trained
+Found = TypeVar("Found")
 
 
 def slug(case: Case) -> str:
@@ -60,26 +65,42 @@ class Study:
         return [part for part in self.parts if self.missing(part, table)]
 
 
-def make_part(study: Study, part: str, folder: Path, parts: Path, device: str = "cpu") -> None:
-    """Make what the table in `folder` lacks of a part: `parts`/<table>/<part>.csv, whole, and .json, what made it."""
-    path = parts / study.table / f"{part}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with advised("delete it, and the part is made again"):
-        begun, whole = Table(path.with_suffix(".begun.csv"), study.keys), Table(path, study.keys)
+class Part:
+    """A part being made: what its unfinished file has already, and what is added to it."""
+
+    def __init__(self, study: Study, name: str, folder: Path, parts: Path):
+        path = parts / study.table / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with advised("delete it, and the part is made again"):
+            self.begun, self.whole = Table(path.with_suffix(".begun.csv"), study.keys), Table(path, study.keys)
+        self.missing = study.missing(name, study.in_table(folder), self.whole, self.begun)
+
+    def finish(self, session: dict) -> None:
+        """Make the part whole, and say what made it."""
+        if self.begun.rows:
+            write_json(self.whole.path.with_suffix(".json"), session)
+            self.whole.add(self.begun.rows)
+            self.begun.path.unlink()
+
+
+def make_parts(study: Study, names: Sequence[str], folder: Path, parts: Path, device: str = "cpu") -> None:
+    """Make what the table in `folder` lacks of these parts: `parts`/<table>/<part>.csv, whole, and .json, what made it.
+
+    On a GPU the cases of all of them train together."""
+    making = [Part(study, name, folder, parts) for name in names]
+    owners = {tuple(case.items()): part for part in making for case in part.missing}
     started = time.monotonic()
-    for rows in study.make(study.missing(part, study.in_table(folder), whole, begun), device):
-        begun.add(rows)
-    if not begun.rows:
-        return
+    for rows in study.make([case for part in making for case in part.missing], device):
+        for case, found in groupby(rows, lambda row: next(c for c in owners if set(c) <= set(row.items()))):
+            owners[case].begun.add(list(found))
     session = {
         "device": device_name(torch.device(device)),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
     }
-    write_json(path.with_suffix(".json"), session)
-    whole.add(begun.rows)
-    begun.path.unlink()
+    for part in making:
+        part.finish(session)
 
 
 def merge(study: Study, folder: Path, parts: Path) -> None:
@@ -97,6 +118,10 @@ def merge(study: Study, folder: Path, parts: Path) -> None:
             path.unlink()
 
 
+def is_gpu(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
 def train_together(
     configs: Sequence[Config],
     device: torch.device | str,
@@ -107,24 +132,25 @@ def train_together(
 ) -> Iterator[tuple[int, State]]:
     """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
 
-    On a GPU all of them are one ensemble; on a CPU they come one after the other and share a recorded step. `pair`
-    is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe` says what each epoch
-    prescribes; `start` holds the states, all at one epoch, from which to go on. Raises ParameterError where the
-    configurations differ in more than seed and controls, or a stop is out of range."""
-    check_replicas(configs)
-    total = configs[0].total_epochs if configs else max(stops)
+    On a GPU those that can be replicas of one ensemble are; on a CPU they come one after the other, and those share a
+    recorded step. `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe`
+    says what each epoch prescribes; `start` holds the states, all at one epoch, from which to go on. ParameterError
+    where a stop is out of range."""
+    total = min((config.total_epochs for config in configs), default=max(stops))
     first = int(start[0]["epoch"]) if start else 0
     if not first < min(stops) <= max(stops) <= total:
         listed = ", ".join(map(str, stops))
         raise ParameterError(f"epochs is {listed}; it must be a whole number from {first + 1} to {total}.")
     device, recorded = torch.device(device), {}
-    groups = [range(len(configs))] if device.type == "cuda" else [range(i, i + 1) for i in range(len(configs))]
-    for group in filter(len, groups):
+    groups: dict[object, list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault(signature(config) if is_gpu(device) else i, []).append(i)
+    for group in groups.values():
         given = [configs[i] for i in group]
         alone = len(given) == 1
         trainer = Trainer(given[0], device, prescribe, pair) if alone else Ensemble(given, device, pair, prescribe)
         state = trainer.stack([start[i] if start else initial_state(configs[i], device) for i in group])
-        kind = (len(group), trainer.step.used)
+        kind = (len(group), signature(given[0]), trainer.step.used)
         if total >= RECORD_FROM and kind not in recorded:
             trainer.hasten(state)
             recorded[kind] = trainer.take, trainer.path
@@ -140,6 +166,19 @@ def on_cpu(state: State) -> State:
     return {name: tensor.cpu() for name, tensor in state.items()}
 
 
+def on_every_core(task: Callable[[int], Found], count: int) -> Iterator[Found]:
+    """`task` of 0, 1, ... `count` - 1, in order, by processes forked from this one, which see all that it has."""
+    global _forked
+    _forked = task
+    with multiprocessing.get_context("fork").Pool(min(os.cpu_count() or 1, count)) as pool:
+        yield from pool.imap(_take_forked, range(count))
+
+
+def _take_forked(i: int):
+    torch.set_num_threads(1)
+    return _forked(i)
+
+
 def train_cases(
     cases: Sequence[Case],
     device: str,
@@ -147,12 +186,25 @@ def train_cases(
     stops: Sequence[int],
     measure: Callable[[Case, Config, State], list[dict]],
     pair: type[DualVAE] = DualVAE,
+    prescribe: Prescription = prescribe,
+    start: Callable[[Case, Config, torch.device], State] | None = None,
 ) -> Iterator[list[dict]]:
-    """Train the configuration of every case and measure it at the stops; yields all rows of a case, keys included."""
+    """Train the configuration of every case and measure it at the stops; yields all rows of a case, keys included.
+
+    What was trained on a GPU is measured on every core beside it. `start` makes the state to begin with."""
     configs = [configure(case) for case in cases]
-    rows: dict[int, list[dict]] = {}
-    for place, state in train_together(configs, device, stops, pair):
-        found = measure(cases[place], configs[place], on_cpu(state))
-        rows.setdefault(place, []).extend(cases[place] | row for row in found)
-        if int(state["epoch"]) == max(stops):
-            yield rows.pop(place)
+    place = torch.device(device)
+    begun = [start(case, config, place) for case, config in zip(cases, configs, strict=True)] if start else ()
+    states: dict[int, list[State]] = {}
+
+    def rows(place: int) -> list[dict]:
+        at_stops = [measure(cases[place], configs[place], state) for state in states[place]]
+        return [cases[place] | row for found in at_stops for row in found]
+
+    for place, state in train_together(configs, device, stops, pair, prescribe, begun):
+        states.setdefault(place, []).append(on_cpu(state))
+        if int(state["epoch"]) == max(stops) and not is_gpu(device):
+            yield rows(place)
+            del states[place]
+    trained = sorted(states)
+    yield from on_every_core(lambda i: rows(trained[i]), len(trained)) if trained else ()

@@ -83,7 +83,8 @@ def generalisation(run: Run) -> dict:
     `surprise`: the mean of log 1/(M p), corrected, in nats; `exact`: fraction that comes back by argmax from injected
     codes, sampled as in the last epoch, and its standard error."""
     config, last, model = make_config(**run.config["parameters"]), run.history.iloc[-1], run.model()
-    parts = dict(zip(("training", "held_out"), split(config.holdout, stream(config.seed, 0, "split")), strict=True))
+    generator = stream(config.seed, 0, "split")
+    parts = dict(zip(("training", "held_out"), split(config.holdout, generator, config.holdout_by), strict=True))
     found: dict = {}
     for pathway, other in (("A", "B"), ("B", "A")):
         generator = stream(config.seed, 0, f"generalisation {pathway}")
@@ -146,7 +147,7 @@ def summaries(setting: str) -> list[dict]:
     FileError where one that `whole_runs.yaml` asks for is missing, or one is not what was kept, with the command that
     makes it again."""
     names = [re.fullmatch(r"seed(0|[1-9]\d*)\.(json|csv)", path.name) for path in (RESULTS / setting).glob("seed*")]
-    asked = seeds(PLAN["seeds"]) if setting in PLAN["settings"] else []
+    asked = seeds(PLAN["seeds_of"].get(setting, PLAN["seeds"])) if setting in PLAN["settings"] else []
     found = sorted({int(name[1]) for name in names if name} | set(asked))
     if not found:
         raise file_error(RESULTS / setting, "holds no results", "`make studies` makes those of studies/whole_runs.yaml")

@@ -40,14 +40,13 @@ def whole(tmp_path_factory) -> Run:
 @pytest.fixture
 def made(tmp_path):
     """Makes a study, or parts of it, in folders of the test: the table, whole and with the columns of the committed."""
-    from studies.study import make_part, merge
+    from studies.study import make_parts, merge
     from studies.tables import read
 
     def make(study, parts=None):
         folder = tmp_path / "tables"
         folder.mkdir()
-        for part in parts or study.parts:
-            make_part(study, part, folder, tmp_path / "parts")
+        make_parts(study, list(parts or study.parts), folder, tmp_path / "parts")
         merge(study, folder, tmp_path / "parts")
         assert not set(study.lacking(folder)) & set(parts or study.parts)
         table = pd.read_csv(folder / f"{study.table}.csv")

@@ -48,6 +48,19 @@ def test_split_is_a_partition_of_the_asked_size(holdout):
     assert len(held_out) == round(holdout * SIZE)
 
 
+@pytest.mark.parametrize(("holdout", "least"), [(0.0, 0), (0.1, 2187), (0.2, 3 * 1215)])
+def test_a_split_by_pairs_holds_out_all_that_have_a_pair_of_values(holdout, least):
+    training, held_out = split(holdout, torch.Generator().manual_seed(1), "pairs")
+    assert sorted(training.tolist() + held_out.tolist()) == list(range(SIZE))
+    assert len(held_out) >= least
+    if holdout == 0.1:
+        held, kept = operation_at(held_out), operation_at(training)
+        fixed = (held == held[0]).all(0).nonzero().flatten()
+        assert len(held_out) == least
+        assert len(fixed) == 2
+        assert not (kept[:, fixed] == held[0, fixed]).all(1).any()
+
+
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("pi", list(itertools.permutations((-1, 0, 1))))
 def test_relabelled_operations_are_the_renamed_functions(pi, swap):

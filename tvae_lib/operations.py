@@ -46,13 +46,24 @@ def one_hot(operations: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(operations.long() + 1, VALUES).float()
 
 
-def split(holdout: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+HELD_OUT = ("operations", "pairs")  # what `split` draws
+
+
+def split(holdout: float, generator: torch.Generator, by: str = "operations") -> tuple[Tensor, Tensor]:
     """Indices of the training and of the held-out operations, a random split: two int64 vectors, sorted.
 
-    `holdout` is the fraction held out, in [0, 0.9]; the generator fixes the choice."""
-    order = torch.randperm(SIZE, generator=generator, device=generator.device)
-    held = round(holdout * SIZE)
-    return order[held:].sort().values, order[:held].sort().values
+    `holdout` is the fraction held out, in [0, 0.9]; the generator fixes the choice. By "pairs", all operations with a
+    certain pair of trit values are, of one pair after another until there are that many: one ninth for each alone.
+    Source: ours."""
+    wanted, chosen = round(holdout * SIZE), torch.zeros(SIZE, dtype=torch.bool)
+    if by == "operations":
+        chosen[torch.randperm(SIZE, generator=generator, device=generator.device)[:wanted]] = True
+    while chosen.sum() < wanted:
+        places = torch.randperm(TRITS, generator=generator)[:2]
+        values = torch.randint(-1, 2, (2,), generator=generator)
+        chosen |= (all_operations()[:, places] == values).all(1)
+    everything = torch.arange(SIZE)
+    return everything[~chosen], everything[chosen]
 
 
 def relabel(operations: Tensor, relabelling: tuple[int, ...], swap: bool = False) -> Tensor:

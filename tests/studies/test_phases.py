@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studies import phases
-from studies.study import make_part, merge
+from studies.study import make_parts, merge
 from studies.tables import drop
 from tvae_lib.measures.pair import Effort
 from tvae_lib.system.schedules import permeability
@@ -59,7 +59,7 @@ def test_schedules_branch_off_and_are_made_again_alone(made, tmp_path):
     whole = tmp_path / "tables" / "phases.csv"
     assert drop(study, tmp_path / "tables", {"schedule": "released"}) == 1
     assert study.lacking(tmp_path / "tables") == ["seed0"]
-    make_part(study, "seed0", tmp_path / "tables", tmp_path / "parts")
+    make_parts(study, ["seed0"], tmp_path / "tables", tmp_path / "parts")
     merge(study, tmp_path / "tables", tmp_path / "parts")
     pd.testing.assert_frame_equal(pd.read_csv(whole), table, rtol=1e-3, atol=1e-3)
 

@@ -9,7 +9,7 @@ import torch
 from shared import is_one_sentence
 
 from studies import tables
-from studies.study import Study, make_part, merge, slug, train_cases, train_together
+from studies.study import Study, make_parts, merge, slug, train_cases, train_together
 from tvae_lib.errors import FileError, ParameterError
 from tvae_lib.runs import files
 from tvae_lib.runs.files import sha256, write_json
@@ -59,11 +59,11 @@ def rows(path) -> list[tuple]:
 def test_parts_are_made_and_merged_and_then_nothing_is_lacking(toy, folders, asked_for):
     tables, parts = folders
     assert toy.lacking(tables) == ["first", "second"]
-    make_part(toy, "second", *folders)
+    make_parts(toy, ["second"], *folders)
     assert toy.lacking(tables) == ["first", "second"]
     merge(toy, *folders)
     assert toy.lacking(tables) == ["first"]
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     merge(toy, *folders)
     assert toy.lacking(tables) == []
     assert asked_for == ["c", "a", "b"]
@@ -79,10 +79,10 @@ def test_a_killed_part_goes_on_where_it_was(toy, folders, asked_for):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_part(dataclasses.replace(toy, make=killed), "first", *folders)
+        make_parts(dataclasses.replace(toy, make=killed), ["first"], *folders)
     merge(toy, *folders)
     assert not (folders[0] / "toy.csv").exists(), "a part that is not whole was merged"
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     merge(toy, *folders)
     assert asked_for == ["a", "b"]
     assert rows(folders[0] / "toy.csv") == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
@@ -93,7 +93,7 @@ def test_a_row_without_its_last_value_is_made_again_and_the_others_are_kept(toy,
     path.write_text("name,epoch,value\na,1,0.5\na,2,1.0\nz,7,9.0\nb,1,0.5\nb,2,\n")
     write_json(folders[0] / "made.json", {"toy": {"sha256": sha256(path), "sessions": []}})
     assert toy.lacking(folders[0]) == ["first", "second"]
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     merge(toy, *folders)
     assert asked_for == ["b"]
     assert path.read_text() == "name,epoch,value\na,1,0.5\na,2,1\nb,1,0.5\nb,2,1\nz,7,9\n"
@@ -102,7 +102,7 @@ def test_a_row_without_its_last_value_is_made_again_and_the_others_are_kept(toy,
 
 def test_a_part_that_the_table_has_asks_for_nothing(toy, folders, asked_for):
     for _ in range(2):
-        make_part(toy, "first", *folders)
+        make_parts(toy, ["first"], *folders)
         merge(toy, *folders)
     assert asked_for == ["a", "b"]
     assert rows(folders[0] / "toy.csv") == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
@@ -110,7 +110,7 @@ def test_a_part_that_the_table_has_asks_for_nothing(toy, folders, asked_for):
 
 def test_what_made_other_tables_is_kept(toy, folders):
     (folders[0] / "made.json").write_text('{"other": {"sha256": "1", "sessions": [1]}}')
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     merge(toy, *folders)
     made = json.loads((folders[0] / "made.json").read_text())
     assert made["other"] == {"sha256": "1", "sessions": [1]}
@@ -120,7 +120,7 @@ def test_what_made_other_tables_is_kept(toy, folders):
 @pytest.mark.parametrize("content", ["", "[]", '{"toy": 5}', '{"toy": []}', '{"toy": {"sessions": 1}}'])
 def test_a_made_json_that_does_not_say_what_made_the_tables_is_refused(toy, folders, content):
     (folders[0] / "made.json").write_text(content)
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     with pytest.raises(FileError, match=r"made\.json'"):
         merge(toy, *folders)
     assert (folders[0] / "made.json").read_text() == content
@@ -129,7 +129,7 @@ def test_a_made_json_that_does_not_say_what_made_the_tables_is_refused(toy, fold
 @pytest.mark.parametrize("last", range(1, 7))
 def test_a_merge_that_is_killed_at_any_write_is_merged_again(toy, folders, monkeypatch, last):
     for part in toy.parts:
-        make_part(toy, part, *folders)
+        make_parts(toy, [part], *folders)
     write, left = files.write_atomic, iter(range(last - 1))
 
     def dying(path, content):
@@ -149,12 +149,12 @@ def test_a_merge_that_is_killed_at_any_write_is_merged_again(toy, folders, monke
 
 
 def test_nothing_is_added_to_a_table_that_somebody_changed(toy, folders):
-    make_part(toy, "first", *folders)
+    make_parts(toy, ["first"], *folders)
     merge(toy, *folders)
     path = folders[0] / "toy.csv"
     path.write_text(path.read_text().replace("0.5", "0.7"))
     before = path.read_text()
-    make_part(toy, "second", *folders)
+    make_parts(toy, ["second"], *folders)
     with pytest.raises(FileError, match="is not what was made, as its digest shows; restore it, or delete it"):
         merge(toy, *folders)
     assert path.read_text() == before
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_table_ends_in_one_sentence(toy, folders, place, conte
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     with pytest.raises(FileError) as refusal:
-        make_part(toy, "first", *folders)
+        make_parts(toy, ["first"], *folders)
     assert is_one_sentence(str(refusal.value))
     assert path.read_text() == content
 
@@ -234,7 +234,7 @@ def test_a_whole_part_that_was_not_merged_keeps_its_rows_when_more_are_asked_for
             "toy", ("seed",), {"only": cases}, lambda asked, device: ([c | {"made": len(asked)}] for c in asked)
         )
 
-    make_part(study(0), "only", tmp_path, tmp_path)
-    make_part(study(0, 1, 2), "only", tmp_path, tmp_path)
+    make_parts(study(0), ["only"], tmp_path, tmp_path)
+    make_parts(study(0, 1, 2), ["only"], tmp_path, tmp_path)
     assert (tmp_path / "toy" / "only.csv").read_text() == "seed,made\n0,1\n1,2\n2,2\n"
     assert not (tmp_path / "toy" / "only.begun.csv").exists()

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 
 from tvae_lib.errors import FileError, ParameterError, shown
-from tvae_lib.operations import SIZE
+from tvae_lib.operations import HELD_OUT, SIZE
 from tvae_lib.system.losses import ALPHAS, ENTROPIES, OUTPUT_ENTROPIES, REPELLED, SIGMA_REP
 from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO, GATES
 from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA_LOW, LR_RANGE, MODES
@@ -72,6 +72,7 @@ class Config:
     threads: str | int = _parameter("auto", str, "of the CPU: auto (as many as pay), or a number from 1 to 256")
     batch_size: int = _count(512, 1, SIZE, "operations in a training step, 1 ... 19,683")
     holdout: float = _number(0.0, 0, 0.9, "fraction of operations kept out of training, 0 ... 0.9", system=False)
+    holdout_by: str = _choice("operations", HELD_OUT, "kept out: single ones, or all with a pair of trit values", False)
     eval_every: int = _count(10, 1, 100_000, "epochs between evaluations (they do not change the model)")
     eval_samples: int = _count(262_144, 1024, 2**30, "prior samples behind p(x) during training")
     final_samples: int = _count(10_485_760, 1024, 2**34, "prior samples behind p(x) at the end")

@@ -17,7 +17,7 @@ from tvae_lib.training.trainer import Step, Trainer
 
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
 SHARED = (
-    *("total_epochs", "batch_size", "holdout", "latent", "last_relu", "weight_decay", "histogram", "entropy_of"),
+    *("total_epochs", "batch_size", "holdout", "holdout_by", "latent", "last_relu", "weight_decay", "histogram", "entropy_of"),
     *("output_entropy", "repelled", "statenet_acts"),
 )
 
@@ -36,6 +36,11 @@ def check_alike(configs: Sequence[Config], values: dict[str, Callable[[Config], 
 def check_replicas(configs: Sequence[Config]) -> None:
     """ParameterError where the configurations differ in something that replicas must share."""
     check_alike(configs, {name: attrgetter(name) for name in SHARED}, "replica of an ensemble")
+
+
+def signature(config: Config) -> tuple:
+    """What a configuration shares with those that can be replicas beside it."""
+    return tuple(getattr(config, name) for name in SHARED)
 
 
 class EnsembleStep(Step):
@@ -66,6 +71,12 @@ class Ensemble(Trainer):
         check_replicas(configs)
         super().__init__(configs[0], device, prescribe, pair)
         self.members = [Trainer(config, device, prescribe) for config in configs]
+        for i, member in enumerate(self.members):
+            if len(member.held_out) != len(self.held_out):
+                raise ParameterError(
+                    f"holdout is {configs[i].holdout} and takes {len(member.held_out)} operations in replica {i}; it "
+                    f"must take {len(self.held_out)}, the same in every replica of an ensemble."
+                )
         self.step = self.take = EnsembleStep(*configs, pair=pair)
         self.threads = []  # fused pieces know no replicas
 

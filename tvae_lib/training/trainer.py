@@ -245,7 +245,7 @@ class Trainer:
         self.device = torch.device(device)
         self.trits = all_operations().float().to(self.device)
         self.indicators = one_hot(all_operations()).to(self.device)
-        parts = split(config.holdout, stream(config.seed, 0, "split"))
+        parts = split(config.holdout, stream(config.seed, 0, "split"), config.holdout_by)
         self.training, self.held_out = (indices.to(self.device) for indices in parts)
         self.step = Step(config, pair=pair)
         self.take: Callable = self.step
