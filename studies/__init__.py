@@ -2,7 +2,7 @@
 
 study        which rows a table has, and the loop that trains, measures and keeps what is missing
 rates        one VAE under constant and rising beta, three temperatures, other sizes       chapters 2, 3, 6
-pairs        the document's pair, its variants, StateNet set by hand                       chapters 3, 5, 6
+variants     the document's pair, under other readings, without each mechanism, nudged    chapters 1, 3 to 7, 9
 couplings    other couplings, the boundary of collapse, the game                           chapter 4
 phases       the document's schedules and others                                           chapter 7
 generators   untrained and hand-written decoders, Sobol samples, importance sampling       chapters 1, 9

@@ -72,9 +72,7 @@ def rate(settings=SETTINGS, seeds=range(3), effort: Effort = EFFORT, folder=FOLD
 
     def make(cases: list[Case], device: str):
         stops = (uncoupled(**parameters).total_epochs,)
-        return train_cases(
-            cases, device, lambda case: uncoupled(**case, **parameters), stops, measure
-        )
+        return train_cases(cases, device, lambda case: uncoupled(**case, **parameters), stops, measure)
 
     cases = [dict(zip(keys, (*setting, seed), strict=True)) for setting in settings for seed in seeds]
     parts = {slug(case): [case] for case in cases}

@@ -166,17 +166,19 @@ def on_cpu(state: State) -> State:
     return {name: tensor.cpu() for name, tensor in state.items()}
 
 
+_forked: list[Callable[[int], object]] = []  # the task of the processes that are forked
+
+
 def on_every_core(task: Callable[[int], Found], count: int) -> Iterator[Found]:
     """`task` of 0, 1, ... `count` - 1, in order, by processes forked from this one, which see all that it has."""
-    global _forked
-    _forked = task
+    _forked[:] = [task]
     with multiprocessing.get_context("fork").Pool(min(os.cpu_count() or 1, count)) as pool:
         yield from pool.imap(_take_forked, range(count))
 
 
 def _take_forked(i: int):
     torch.set_num_threads(1)
-    return _forked(i)
+    return _forked[0](i)
 
 
 def train_cases(
@@ -193,8 +195,8 @@ def train_cases(
 
     What was trained on a GPU is measured on every core beside it. `start` makes the state to begin with."""
     configs = [configure(case) for case in cases]
-    place = torch.device(device)
-    begun = [start(case, config, place) for case, config in zip(cases, configs, strict=True)] if start else ()
+    on = torch.device(device)
+    begun = [start(case, config, on) for case, config in zip(cases, configs, strict=True)] if start else ()
     states: dict[int, list[State]] = {}
 
     def rows(place: int) -> list[dict]:

@@ -43,11 +43,11 @@ def made(tmp_path):
     from studies.study import make_parts, merge
     from studies.tables import read
 
-    def make(study, parts=None):
-        folder = tmp_path / "tables"
+    def make(study, parts=None, into="tables"):
+        folder = tmp_path / into
         folder.mkdir()
-        make_parts(study, list(parts or study.parts), folder, tmp_path / "parts")
-        merge(study, folder, tmp_path / "parts")
+        make_parts(study, list(parts or study.parts), folder, folder / "parts")
+        merge(study, folder, folder / "parts")
         assert not set(study.lacking(folder)) & set(parts or study.parts)
         table = pd.read_csv(folder / f"{study.table}.csv")
         assert set(table) == set(read(study.table))

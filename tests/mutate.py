@@ -17,7 +17,7 @@ PARTS = ("tvae_lib", "studies", "tests", "notebooks", "results", "book", "benchm
 TESTS = (
     *("test_operations.py", "test_coverage.py", "test_rng.py", "system", "theory", "training", "measures", "runs"),
     *(f"studies/test_{name}.py" for name in ("study", "tables", "catalogue", "command_line", "single", "minibatch")),
-    *(f"studies/test_{name}.py" for name in ("rates", "pairs", "couplings", "phases", "generators", "reports")),
+    *(f"studies/test_{name}.py" for name in ("rates", "variants", "couplings", "phases", "generators", "reports")),
     "studies/test_whole_runs.py",
 )
 CHAPTERS = tuple(

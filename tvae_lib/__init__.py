@@ -11,8 +11,8 @@
     runs/                   files (written whole), directory (a run, read), status (may it go on), evaluate, execute
     figures, ledger         style and palette of the figures; verdicts on claims
 
-Beside it the package `studies` trains what chapters compare and writes their tables: rates (chapters 2, 3), pairs (3,
-5, 6), couplings (4), phases (7), generators and whole_runs (9)."""
+Beside it the package `studies` trains what chapters compare and writes their tables: rates (chapters 2, 3), variants
+(3 to 7, 9), couplings (4), phases (7), generators and whole_runs (9)."""
 
 import os
 

@@ -4,15 +4,15 @@ import itertools
 import math
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 
 from studies import phases
-from studies.study import make_parts, merge
-from studies.tables import drop
+from studies.variants import turnover
 from tvae_lib.measures.pair import Effort
 from tvae_lib.system.schedules import permeability
+from tvae_lib.training.config import make_config
+from tvae_lib.training.state import prescribe
 
 
 def test_straight_permeability_is_that_of_an_open_gate():
@@ -46,27 +46,27 @@ def test_two_lagging_weights_are_never_both_below_the_bound(lag):
     assert phases.cycle(later, lag) == pytest.approx(0.7)  # lowest as much later as it lags
 
 
-def test_schedules_branch_off_and_are_made_again_alone(made, tmp_path):
-    short = {"stops": (1, 2, 3), "branch_at": 2, "effort": Effort(4096, information=64), "holdout": 0.9}
-    study = phases.phases(seeds=range(2), fewer=range(1), **short)
-    table = made(study)
-    assert table.groupby("schedule").size().to_dict() == {
-        "document": 6, "without boost": 1, "released": 1, "repaired": 3,
-    }  # fmt: skip
-    last = table[(table["seed"] == 0) & (table["epoch"] == 3)].set_index("schedule")
-    assert last.loc["released", "rho"] == 0
-    assert last["rho"].drop("released").between(0.0999, 0.1001).all()
-    whole = tmp_path / "tables" / "phases.csv"
-    assert drop(study, tmp_path / "tables", {"schedule": "released"}) == 1
-    assert study.lacking(tmp_path / "tables") == ["seed0"]
-    make_parts(study, ["seed0"], tmp_path / "tables", tmp_path / "parts")
-    merge(study, tmp_path / "tables", tmp_path / "parts")
-    pd.testing.assert_frame_equal(pd.read_csv(whole), table, rtol=1e-3, atol=1e-3)
+def test_schedules_are_trained_and_judged(made):
+    short = {"stops": (1, 2), "effort": Effort(4096, information=64, draws=195_000), "holdout": 0.9, "batch_size": 256}
+    table = made(phases.phases(seeds=range(1), origin=1, **short))
+    assert table.groupby("schedule").size().to_dict() == {"without boost": 2, "released": 2, "repaired": 2}
+    assert table["rho"].between(0.0999, 0.1001).all()
+    assert set(table.loc[table["epoch"] == 1, ["new_A", "gone_B", "found_A"]].to_numpy().flat) == {0}
+
+
+def test_a_pair_is_released_when_phase_4_starts_and_is_the_documents_until_then():
+    config = make_config(device="cpu")
+    for epoch in (0, 100, 249):
+        assert phases.released(config, epoch) == prescribe(config, epoch)
+        assert phases.without_boost(config, epoch) == prescribe(config, epoch)
+    given = phases.released(config, 250)
+    assert (given.phased, given.rho) == (False, 0.0)
+    assert phases.without_boost(config, 300).tau_B > prescribe(config, 300).tau_B
 
 
 def test_turnover_is_since_the_last_epoch_and_since_the_origin():
     hold = lambda *operations: torch.isin(torch.arange(10), torch.tensor(operations))  # noqa: E731
     pair = SimpleNamespace(each={"A": SimpleNamespace(held=hold(1, 2, 3, 4))})
     held = {2: {"A": hold(1, 9)}, 5: {"A": hold(1, 2, 7, 8, 9)}}
-    assert phases.turnover(pair, held, 2) == {"found_A": 0.2, "lost_A": 0.3, "new_A": 0.3, "gone_A": 0.1}
-    assert set(phases.turnover(pair, {}, 2).values()) == {0}
+    assert turnover(pair, held, 2) == {"found_A": 0.2, "lost_A": 0.3, "new_A": 0.3, "gone_A": 0.1}
+    assert set(turnover(pair, {}, 2).values()) == {0}

@@ -50,9 +50,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_table_that_was_not_made_is_named_with_the_command_that_makes_it(folder):
-    (folder / "swing.csv").unlink()
-    with pytest.raises(FileError, match=r"swing\.csv' is missing; `make studies ONLY=swing` makes it\.$"):
-        read("swing")
+    (folder / "singles.csv").unlink()
+    with pytest.raises(FileError, match=r"singles\.csv' is missing; `make studies ONLY=singles` makes it\.$"):
+        read("singles")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_a_table_that_was_not_made_is_named_with_the_command_that_makes_it(folde
     ids=["half", "a torn last row", "a digit", "empty", "a row less"],
 )
 def test_a_damaged_table_is_named_with_the_command_that_makes_it_again(folder, change):
-    path = folder / "swing.csv"
+    path = folder / "singles.csv"
     path.write_text(change(path.read_text()))
-    with pytest.raises(FileError, match=r"; delete it, and `make studies ONLY=swing` makes it again\.$"):
-        read("swing")
+    with pytest.raises(FileError, match=r"; delete it, and `make studies ONLY=singles` makes it again\.$"):
+        read("singles")
 
 
 def test_rows_are_taken_out_to_be_made_again_and_the_table_says_so(folder):
