@@ -213,7 +213,7 @@ def ledger(claims: list[dict], found: dict[str, list[dict]]) -> str:
             lines.append(f"> {claim['claim']} *({claim['source']})*\n")
             lines.append(f"**{verdict['verdict'].capitalize()}.** {verdict['finding']}\n")
             if verdict["under"]:
-                links = ", ".join(f"[{name}](reading-{name.lower()})" for name in verdict["under"])
+                links = ", ".join(f"[{name}](reading-{name.lower()})" for name in READINGS if name in verdict["under"])
                 lines.append(f"Judged under {links}.\n")
             lines.append(f"Evidence: {evidence_link(verdict)} in {{doc}}`{verdict['page'].link}`.\n")
     return "\n".join(lines)
