@@ -7,7 +7,7 @@ import torch
 
 from tvae_lib.training.config import ROOT, make_config
 from tvae_lib.training.state import HISTORY, initial_state
-from tvae_lib.training.trainer import Trainer
+from tvae_lib.training.trainer import STEPPED, Trainer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench
@@ -43,6 +43,16 @@ def test_floor_counts_the_matrix_products_by_hand():
     sample += 2 * 2 * 512 * 16
     assert flop["training"] == 400 * 39 * 512 * sample
     assert flop["evaluation"] == 41 * 262_144 * (2 * decoders + 2 * 1.25 * 2 * 243 * 81)
+
+
+def test_what_the_benchmark_times_can_be_done():
+    trainer = Trainer(make_config(device="cpu", holdout=0.9, eval_samples=1024), "cpu")
+    state = trainer.epoch(bench.start(trainer.config, trainer.device))
+    tasks = bench.tasks_of(trainer, state, None)
+    for name in ("epoch", "evaluation", "judgement"):
+        tasks[name]()
+    example = bench.begun(trainer, state)
+    assert set(trainer.step(*example)[0]) == set(STEPPED)
 
 
 def test_pyro_and_the_library_train_the_same_single_vae():
