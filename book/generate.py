@@ -188,6 +188,20 @@ def wrong_verdicts(claims: list[dict], found: dict[str, list[dict]]) -> list[str
     return problems
 
 
+def headline(verdict: dict) -> str:
+    """The word of a verdict; where it depends on a reading, the words under each reading that it turns with."""
+    if verdict["verdict"] != DEPENDS:
+        return verdict["verdict"]
+    turns = []
+    for name, reading in READINGS.items():
+        under = verdict["under"].get(name, {})
+        options = {option: under[option][0] for option in reading.options if option in under}
+        if len(set(options.values())) > 1:
+            given = {word: [option for option in options if options[option] == word] for word in options.values()}
+            turns.append(f"{name}: " + "; ".join(f"{word} ({', '.join(given[word])})" for word in given))
+    return f"{DEPENDS}, " + "; ".join(turns)
+
+
 def ledger(claims: list[dict], found: dict[str, list[dict]]) -> str:
     words = {c["id"]: found[c["id"]][0]["verdict"] if c["id"] in found else "open" for c in claims}
     lines = [NOTICE, "# The ledger of claims\n"]
@@ -211,7 +225,8 @@ def ledger(claims: list[dict], found: dict[str, list[dict]]) -> str:
             (verdict,) = found[name]
             lines.append(f"{target}\n### {name}\n")
             lines.append(f"> {claim['claim']} *({claim['source']})*\n")
-            lines.append(f"**{verdict['verdict'].capitalize()}.** {verdict['finding']}\n")
+            word = headline(verdict)
+            lines.append(f"**{word[0].upper()}{word[1:]}.** {verdict['finding']}\n")
             if verdict["under"]:
                 links = ", ".join(f"[{name}](reading-{name.lower()})" for name in READINGS if name in verdict["under"])
                 lines.append(f"Judged under {links}.\n")
@@ -266,7 +281,7 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
             name, (verdict,) = claim["id"], found[claim["id"]]
             first = re.split(r"(?<=\.)\s+(?=[A-Z])", verdict["finding"])[0]
             lines.append(
-                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{verdict['verdict']}**. *{claim['claim']}* {first}"
+                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{headline(verdict)}**. *{claim['claim']}* {first}"
             )
         lines.append("")
     return "\n".join(lines)
@@ -285,7 +300,7 @@ def findings(entries: list[dict], found: dict[str, list[dict]]) -> str:
         for name in entry["claims"]:
             (verdict,) = found[name]
             lines.append(
-                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{verdict['verdict']}**. {verdict['finding']} "
+                f"- {{ref}}`{name} <claim-{name.lower()}>`, **{headline(verdict)}**. {verdict['finding']} "
                 f"({evidence_link(verdict)} in {{doc}}`{verdict['page'].link}`)"
             )
         lines.append("")
