@@ -123,7 +123,9 @@ def test_every_parameter_says_what_it_means():
 
 
 def test_identity_leaves_out_where_and_how_far():
-    assert set(FIELDS) - set(identity(Config())) == {"epochs", "device", "threads", "run_dir", "resume"}
+    elsewhere = {"epochs", "device", "threads", "run_dir", "resume"}
+    assert set(FIELDS) - set(identity(Config(holdout=0.1))) == elsewhere
+    assert set(FIELDS) - set(identity(Config())) == {*elsewhere, "holdout_by"}
 
 
 def test_namespace_finds_a_misspelt_parameter_and_ignores_the_rest(monkeypatch):

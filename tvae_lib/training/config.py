@@ -301,9 +301,12 @@ def from_namespace(namespace: dict) -> Config:
 
 
 def identity(config: Config) -> dict:
-    """The parameters that make the run what it is, as JSON values: all but where, on what and how far."""
+    """The parameters that make the run what it is, as JSON values: all but where, on what and how far.
+
+    What is held out by is no part of it where nothing is."""
+    idle = () if config.holdout else ("holdout_by",)
     return {
         name: list(value) if isinstance(value := getattr(config, name), tuple) else value
         for name in FIELDS
-        if name not in FREE
+        if name not in FREE and name not in idle
     }
