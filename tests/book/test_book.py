@@ -133,9 +133,9 @@ def test_readings_are_those_of_the_list_the_base_first(options):
 
 
 def test_claim_by_reading_is_a_table_with_a_figure_in_each_cell():
-    under = {"R1": {"hard": ("holds", "97 %"), "soft": ("refuted", "82 %")}}
+    under = {"R1": {"hard": ("holds", "97 %"), "soft": ("refuted", "|τ| 82 %")}}
     text = generate.readings(CLAIMS, generate.verdicts([page("", [declared(verdict=DEPENDS, under=under)])]))
-    assert "| {ref}`P1 <claim-p1>` | **holds**: 97 % | **refuted**: 82 % |" in text
+    assert "| {ref}`P1 <claim-p1>` | **holds**: 97 % | **refuted**: \\|τ\\| 82 % |" in text
     text_of_ledger = generate.ledger(CLAIMS, generate.verdicts([page("", [declared(verdict=DEPENDS, under=under)])]))
     assert "**Depends on the reading, R1: holds (hard); refuted (soft).** " in text_of_ledger
     assert "1 claims were judged under others too, and\n1 verdicts turn with one" in text
