@@ -200,6 +200,16 @@ def test_a_misuse_ends_snakemake_with_the_sentence(clone):
     assert "seed is 3 in setting tiny; the sweep itself gives it." in said
 
 
+def test_a_setting_may_have_fewer_seeds_unless_the_call_says_which(clone):
+    log, path = "runs/studies/tiny/seed{}.log".format, clone / "studies" / "whole_runs.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"seeds_of": {"tiny": 0}}))
+    assert jobs(clone, "--config", "only=tiny") == [log(0)]
+    assert jobs(clone, "--config", "only=tiny", "seeds=0-2") == [log(0), log(1), log(2)]
+    for wrong, told in (({"tiny": "3-1"}, "seeds is '3-1'"), (5, "seeds_of is 5; it must be names of settings")):
+        with pytest.raises(ParameterError, match=told):
+            choices.check_seeds_of(wrong)
+
+
 def test_a_path_with_a_space_is_no_hindrance(clone, tmp_path_factory):
     spaced = tmp_path_factory.mktemp("a folder") / "with a space"
     shutil.copytree(clone, spaced)

@@ -99,6 +99,15 @@ def test_results_are_read_by_setting_in_the_order_of_seeds(sweep):
     assert whole_runs.evaluations("tiny")["seed"].tolist() == [2, 2, 10, 10]
 
 
+def test_a_setting_with_fewer_seeds_needs_no_more(sweep, monkeypatch):
+    for path in sweep.glob("seed10.*"):
+        path.unlink()
+    with pytest.raises(FileError, match="seed10"):
+        whole_runs.summaries("tiny")
+    monkeypatch.setitem(whole_runs.PLAN, "seeds_of", {"tiny": 2})
+    assert [kept["seed"] for kept in whole_runs.summaries("tiny")] == [2]
+
+
 @pytest.mark.parametrize("name", ["seed2.json", "seed10.csv"])
 @pytest.mark.parametrize("damage", ["missing", "half", "a digit", "of another seed", "empty"])
 def test_results_that_are_not_whole_are_named_with_the_command_that_makes_them(sweep, name, damage):
