@@ -36,7 +36,7 @@ from tvae_lib.training.config import make_config
 from tvae_lib.training.ensemble import Ensemble
 from tvae_lib.training.state import call, flatten, initial_state, load
 from tvae_lib.training.threads import alone
-from tvae_lib.training.trainer import STEPPED, Trainer, descend
+from tvae_lib.training.trainer import Trainer, descend, stepped
 
 HERE = Path(__file__).resolve().parent
 EPOCHS, EVALUATIONS, STEPS, REPLICAS = 400, 41, 20, {"cpu": 16, "cuda": 64}
@@ -254,7 +254,7 @@ def begun(trainer: Trainer, state) -> tuple:
     """The arguments of the next step of a run."""
     epoch = int(state["epoch"])
     begun, controls = trainer.scheduled(state, trainer.prescribed(epoch), epoch)
-    return ({name: begun[name] for name in STEPPED}, *next(trainer.batches(epoch)), controls)
+    return (stepped(begun), *next(trainer.batches(epoch)), controls)
 
 
 def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]:

@@ -53,8 +53,8 @@ KINDS = {"wide": lambda: DecoderB(width=WIDE), "unskipped": UnskippedDecoder}
 
 
 def uncoupled(**parameters) -> Config:
-    """Two VAEs side by side, on D + beta R and nothing else: the preset `corrected` with these."""
-    return make_config(preset="corrected", device="cpu", **parameters)
+    """Two VAEs side by side, on D + beta R and nothing else: the preset `bare` with these."""
+    return make_config(preset="bare", device="cpu", **parameters)
 
 
 def rate(settings=SETTINGS, seeds=range(3), effort: Effort = EFFORT, folder=FOLDER, **parameters) -> Study:

@@ -7,7 +7,7 @@ from tvae_lib.training.config import make_config
 from tvae_lib.training.state import load, prescribe
 from tvae_lib.training.trainer import Trainer
 
-CONFIG = make_config(preset="corrected", total_epochs=2, holdout=0.9, batch_size=256, beta_start=0.3, device="cpu")
+CONFIG = make_config(preset="bare", total_epochs=2, holdout=0.9, batch_size=256, beta_start=0.3, device="cpu")
 
 
 def test_a_lone_vae_trains_like_a_loop_with_torchs_adamw():

@@ -138,7 +138,7 @@ def test_a_code_out_of_range_counts_for_nothing(rng):
 
 
 def test_total_is_the_complete_decomposition(rng):
-    ce_A, kl_A, ce_B, kl_B, negentropy, repulsion, align = terms = torch.rand(7, generator=rng)
+    ce_A, kl_A, ce_B, kl_B, negentropy, repulsion, align, *ours = terms = torch.rand(11, generator=rng)
     lambdas, g = torch.tensor([0.7, 0.6, 0.3]), torch.tensor([1.3, 0.8])
     weights = losses.term_weights(lambdas, g, 0.9, 0.5, 0.05, 0.01, (True, True, True))
     loss_A = ce_A + 0.9 * kl_A
@@ -147,6 +147,11 @@ def test_total_is_the_complete_decomposition(rng):
     torch.testing.assert_close(torch.dot(weights, terms), direct)
     alone = losses.term_weights(lambdas, g, 0.9, 0.5, 0.05, 0.01, (True, False, False))
     torch.testing.assert_close(torch.dot(alone, terms), 0.7 * 1.3 * loss_A)
+    weights = losses.term_weights(lambdas, g, 0.9, 0.5, 0.05, 0.01, (True, True, True), rho=0.4, diversity=3.0)
+    loss_A += 0.4 * ours[0] + 3 * ours[2]
+    loss_B += 0.4 * ours[1] + 3 * ours[3]
+    direct = 0.7 * 1.3 * loss_A + 0.6 * 0.8 * loss_B + 0.3 * align
+    torch.testing.assert_close(torch.dot(weights, terms), direct)
 
 
 @given(norms, norms)

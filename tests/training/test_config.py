@@ -105,9 +105,9 @@ def test_good_values_are_taken_as_papermill_passes_them():
 
 
 def test_presets_give_way_to_what_is_asked_for():
-    corrected = make_config(preset="corrected", device="cpu")
+    corrected = make_config(preset="bare", device="cpu")
     assert (corrected.statenet, corrected.beta_end) == ("off", 0.98)
-    assert make_config(preset="corrected", statenet="detached", device="cpu").statenet == "detached"
+    assert make_config(preset="bare", statenet="detached", device="cpu").statenet == "detached"
     assert make_config(device="cpu") == Config(device="cpu")
 
 

@@ -18,7 +18,7 @@ VARIED = [
     {"seed": 2, "alpha_rep": 0.5, "sigma_rep": 4.0, "statenet": "hypergradient", "lr": 0.005},
     {"seed": 3, "alpha_ent": 0.0, "alignment": False, "gradient_balance": False, "statenet": "detached"},
     {"seed": 4, "pathways": "B"},
-    {"seed": 5, "preset": "corrected"},
+    {"seed": 5, "preset": "bare"},
     {"seed": 6, "gate": "falls", "balance_power": -1.0, "ema": 0.8},
     {"seed": 6, "gate": "open", "balance_power": 0.5, "raw_norms": True, "ema_balanced": 0.9},
 ]

@@ -14,7 +14,7 @@ from tvae_lib.training.trainer import BETAS, EPSILON
 
 CONTROLS = (
     *("balance", "train_A", "train_B", "alignment", "beta_A", "beta_B", "alpha_ent", "alpha_rep", "balance_power"),
-    *("raw_norms", "ema", "ema_balanced"),
+    *("raw_norms", "ema", "ema_balanced", "rho", "diversity"),
 )
 PARAMETERS, BLOCK = 2**14, 1024  # of the model in a task; of them, what fits the first cache with its moments
 
@@ -38,19 +38,22 @@ def weigh_kernel(lambdas, norms, controls, weights, balance):
     weights[0], weights[1] = a, a * controls[4]
     weights[2], weights[3], weights[4], weights[5] = b, b * controls[5], b * controls[6], b * controls[7]
     weights[6] = controls[3] * lambdas[2]
+    weights[7], weights[8] = a * controls[12], b * controls[12]
+    weights[9], weights[10] = a * controls[13], b * controls[13]
 
 
 @compiled()
 def account_kernel(weights, terms, entropy_A, entropy_B, balance, norms, product, average, step, controls, record, new):
     """`trainer.account`; controls as for `weigh_kernel`."""
-    loss_A = terms[0] + controls[4] * terms[1]
+    loss_A = terms[0] + controls[4] * terms[1] + controls[12] * terms[7] + controls[13] * terms[9]
     loss_B = terms[2] + controls[5] * terms[3] + controls[6] * terms[4] + controls[7] * terms[5]
+    loss_B += controls[12] * terms[8] + controls[13] * terms[10]
     record[0], record[1], record[2] = (weights * terms).sum(), loss_A, loss_B
     record[3], record[4] = controls[1] * balance[0] * loss_A, controls[2] * balance[1] * loss_B
-    record[5:12] = terms
-    record[12], record[13], record[18] = entropy_A[0], entropy_B[0], -product[0]
-    record[14:16] = balance
-    record[16:18] = norms
+    record[5:16] = terms
+    record[16], record[17], record[22] = entropy_A[0], entropy_B[0], -product[0]
+    record[18:20] = balance
+    record[20:22] = norms
     alpha = controls[11] if RATIO_BAND[0] < gradient_ratio(average) < RATIO_BAND[1] else controls[10]
     for pathway in range(2):
         scale, observed = weights[2 * pathway], norms[pathway]

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from tvae_lib.system.fusible import fusible
@@ -9,7 +10,9 @@ from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderA, DecoderB, Post
 
 
 class DualOutput(NamedTuple):
-    """What one forward pass of the pair yields: posteriors, own codes z, and logits of the injected codes."""
+    """What one forward pass of the pair yields: posteriors, own codes z, and logits of the codes that were read.
+
+    `partner_A` are decoder A's logits of codes of B, `prior_A` those of codes from the prior; (0, 9, 3) where none."""
 
     posterior_A: Posterior
     posterior_B: Posterior
@@ -17,6 +20,10 @@ class DualOutput(NamedTuple):
     z_B: Tensor
     logits_A: Tensor
     logits_B: Tensor
+    partner_A: Tensor
+    partner_B: Tensor
+    prior_A: Tensor
+    prior_B: Tensor
 
 
 @fusible
@@ -26,6 +33,16 @@ def cross_inject(own: Tensor, other: Tensor, rho: Tensor | float) -> Tensor:
     sg is the stop-gradient: nothing flows back into `other`. rho = 0 isolates, 1/2 averages, 1 swaps.
     Equation: eq-injection. Source: Dynamics, "Solution: Stop-Gradient Cross-Injection"."""
     return (1 - rho) * own + rho * other.detach()
+
+
+def in_turn(decoder: nn.Module, own: Tensor, partner: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of own codes (N, d), of the partner's (n, d), through which nothing flows back, and of the prior's (K, d).
+
+    One pass of the decoder; n and K may be 0. Equation: eq-in-turn. Source: ours, for Dynamics, "Solution:
+    Stop-Gradient Cross-Injection"."""
+    read = [codes for codes in (own, partner.detach(), prior) if len(codes)]
+    logits = decoder(torch.cat(read) if len(read) > 1 else own)
+    return logits.split([len(own), len(partner), len(prior)])
 
 
 def injected(own: Posterior, other: Posterior, rho: float, tau_own: float, tau_other: float) -> Posterior:
@@ -47,13 +64,20 @@ class DualVAE(nn.Module):
         self.A = VAE(DecoderA(latent), latent)
         self.B = VAE(DecoderB(latent, last_relu=last_relu), latent)
 
-    def forward(self, x: Tensor, noise: Tensor, rho, tau_A, tau_B) -> DualOutput:
-        """One pass: x (N, 9) trits as floats, noise (2, N, d) standard normal, for A and for B."""
+    def forward(self, x: Tensor, noise: Tensor, rho, tau_A, tau_B, turns: int = 0) -> DualOutput:
+        """One pass: x (N, 9) trits as floats, noise (2, N + K, d) standard normal, for A and for B.
+
+        With `turns` nothing is injected: each decoder reads its own codes, and after them the partner's codes of so
+        many of the operations. The last K rows of the noise are codes from the prior, which each decoder reads, too."""
+        n = len(x)
         posterior_A, posterior_B = self.A.encoder(x), self.B.encoder(x)
-        z_A = reparameterise(posterior_A, noise[0], tau_A)
-        z_B = reparameterise(posterior_B, noise[1], tau_B)
-        read_A, read_B = self.couple(posterior_A, posterior_B, z_A, z_B, rho)
-        return DualOutput(posterior_A, posterior_B, z_A, z_B, self.A.decoder(read_A), self.B.decoder(read_B))
+        z_A = reparameterise(posterior_A, noise[0, :n], tau_A)
+        z_B = reparameterise(posterior_B, noise[1, :n], tau_B)
+        read_A, read_B = (z_A, z_B) if turns else self.couple(posterior_A, posterior_B, z_A, z_B, rho)
+        logits_A, partner_A, prior_A = in_turn(self.A.decoder, read_A, z_B[:turns], noise[0, n:])
+        logits_B, partner_B, prior_B = in_turn(self.B.decoder, read_B, z_A[:turns], noise[1, n:])
+        logits = logits_A, logits_B, partner_A, partner_B, prior_A, prior_B
+        return DualOutput(posterior_A, posterior_B, z_A, z_B, *logits)
 
     def couple(self, posterior_A: Posterior, posterior_B: Posterior, z_A: Tensor, z_B: Tensor, rho):
         """What the two decoders read, (N, d) each: by `cross_inject`. Other couplings override it."""

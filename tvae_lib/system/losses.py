@@ -1,6 +1,6 @@
 """The terms of the loss, their weights, and the balance of the two pathways' gradients.
 
-The total is one inner product, <weights, terms>, over the seven terms named in `TERMS`."""
+The total is one inner product, <weights, terms>, over the terms named in `TERMS`."""
 
 import math
 from typing import NamedTuple
@@ -8,11 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tvae_lib.system.collisions import collisions
 from tvae_lib.system.dual import DualOutput
 from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import joint_factors, log_likelihood, mean_kl
 
-TERMS = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")
+TERMS = (
+    *("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment"),  # the documents'
+    *("partner_A", "partner_B", "collisions_A", "collisions_B"),  # ours; those of B come after those of A
+)
 BALANCE_RANGE = (0.5, 2.0)
 BINS = 50
 REACH = 3.0  # the histograms cover [-REACH, REACH]
@@ -116,6 +120,14 @@ def soft_entropy(z: Tensor) -> Tensor:
     return with_gradient(entropy.sum() + some * math.log(BIN_WIDTH), z, gradient.T)
 
 
+def gaussian_entropy(z: Tensor) -> Tensor:
+    """`histogram_entropy` of the Gaussians that have the codes' variances, sum of ln(2 pi e v_i) / 2: (N, d) -> scalar.
+
+    Smooth in z, and without a range. Equation: eq-gaussian-entropy. Source: ours, for Foundations, "Entropy
+    Alignment"."""
+    return (z.var(0).clamp_min(LEAST) * (2 * math.pi * math.e)).log().sum() / 2
+
+
 def with_gradient(value: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:
     """The scalar `value`, with `gradient` as its derivative by `inputs`: for terms whose gradient is cheap by hand."""
     return value + ((inputs - inputs.detach()) * gradient).sum()
@@ -135,7 +147,7 @@ class Forms(NamedTuple):
     repelled: str = "codes"
 
 
-ENTROPIES = {"hard": histogram_entropy, "soft": soft_entropy}
+ENTROPIES = {"hard": histogram_entropy, "soft": soft_entropy, "gaussian": gaussian_entropy}
 OUTPUT_ENTROPIES = {"trits": output_entropy, "values": entropy_of_values, "operations": entropy_of_operations}
 REPELLED = {"codes": lambda output: output.z_B, "means": lambda output: output.posterior_B.mean}
 
@@ -147,11 +159,13 @@ def loss_terms(
     used: tuple[bool, bool, bool],
     forms: Forms = Forms(),  # noqa: B008 - immutable
     codes: tuple[Tensor, Tensor] | None = None,
+    memory: Tensor | None = None,
 ):
-    """The seven terms in the order of `TERMS`, (7,), and the entropies of z_A and z_B, (2,).
+    """The terms in the order of `TERMS`, (11,), and the entropies of z_A and z_B, (2,).
 
-    `used` says which of output entropy, repulsion and alignment to compute; the others are zero. The entropies are
-    those of `codes`, (N, d) each, where these are not the pathways' own codes."""
+    `used` says which of output entropy, repulsion and alignment to compute; the others are zero, and so is what has no
+    logits. The entropies are those of `codes`, (N, d) each, where these are not the pathways' own codes. `memory`, (2,
+    243, 81), is what each decoder's collisions are with."""
     zero = output.z_A.new_zeros(())
     entropies = torch.stack([ENTROPIES[forms.histogram](z) for z in codes or (output.z_A, output.z_B)])
     repelled = REPELLED[forms.repelled](output)
@@ -164,20 +178,30 @@ def loss_terms(
             -OUTPUT_ENTROPIES[forms.output_entropy](output.logits_B) if used[0] else zero,
             repulsion(repelled, sigma_rep) if used[1] else zero,
             alignment(*entropies) if used[2] else zero,
+            *(
+                cross_entropy(logits, indicators[: len(logits)]) if len(logits) else zero
+                for logits in (output.partner_A, output.partner_B)
+            ),
+            *(
+                collisions(logits, memory[i]) if memory is not None else zero
+                for i, logits in enumerate((output.prior_A, output.prior_B))
+            ),
         ]
     )
     return terms, entropies
 
 
-def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active) -> Tensor:
-    """Weights of the seven terms, so that L_total = <weights, terms>: (7,).
+def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active, rho=0.0, diversity=0.0) -> Tensor:
+    """Weights of the terms, so that L_total = <weights, terms>: (11,).
 
     L_total = lambda_1 g_A L_A + lambda_2 g_B L_B + lambda_3 L_align, with L_A = CE_A + beta_A KL_A and L_B = CE_B +
-    beta_B KL_B - alpha_ent H_output + alpha_rep L_rep. `lambdas` is (3,), `balance` = (g_A, g_B) is (2,), `active`
+    beta_B KL_B - alpha_ent H_output + alpha_rep L_rep; the terms that are ours, with the weights rho and diversity in
+    L_A and L_B, are zero where the documents' equations are taken as written. `lambdas` is (3,), `balance` = (g_A, g_B) is (2,), `active`
     holds 0 or 1 for L_A, L_B and L_align. Equation: eq-total. Source: Foundations, "Complete Loss Decomposition"."""
     a = active[0] * lambdas[0] * balance[0]
     b = active[1] * lambdas[1] * balance[1]
-    return torch.stack([a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2]])
+    documents = (a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2])
+    return torch.stack([*documents, a * rho, b * rho, a * diversity, b * diversity])
 
 
 def balance_factors(norms: Tensor, power: Tensor | float = 1.0) -> Tensor:

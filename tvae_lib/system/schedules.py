@@ -79,7 +79,14 @@ def beta_B(t: float, start: float = BETA_RANGE[0], end: float = BETA_RANGE[1], r
     return ratio * beta_A(t, start, end)
 
 
+def diversity(t: float, start: float, end: float) -> float:
+    """gamma, the weight of the collisions: from `start` at t = 0 to `end` at t = 400, each epoch by the same factor.
+
+    0 where either is. Equation: eq-diversity. Source: ours."""
+    return start ** (1 - t / CLOCK) * end ** (t / CLOCK) if start and end else 0.0
+
+
 def cosine_factor(t: float) -> float:
-    """Factor on the learning rate that falls from 1 to 0 over the run along half a cosine (preset `corrected`).
+    """Factor on the learning rate that falls from 1 to 0 over the run along half a cosine (presets `bare`, `repaired`).
     Equation: eq-cosine. Source: ours."""
     return 0.5 * (1 + math.cos(math.pi * t / CLOCK))

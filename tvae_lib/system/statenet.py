@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 # What trains it besides the penalty on its corrections, in each mode: the path through lambda, the one through lr.
-PATHS = {"off": (0, 0), "detached": (0, 0), "backprop": (1, 0), "hypergradient": (1, 1)}
+PATHS = {"off": (0, 0), "detached": (0, 0), "backprop": (1, 0), "hypergradient": (1, 1), "rate": (0, 1)}
 MODES = tuple(PATHS)
 STATE = ("entropy_A", "entropy_B", "kl_A", "kl_B", "grad_ratio", "rho", "lambda_1", "lambda_2", "lambda_3")
 CORRECTIONS = ("delta_lr", "delta_1", "delta_2", "delta_3")

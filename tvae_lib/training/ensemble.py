@@ -18,7 +18,8 @@ from tvae_lib.training.trainer import Step, Trainer
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
 SHARED = (
     *("total_epochs", "batch_size", "holdout", "holdout_by", "latent", "last_relu", "weight_decay", "histogram"),
-    *("entropy_of", "output_entropy", "repelled", "statenet_acts"),
+    *("entropy_of", "output_entropy", "repelled", "statenet_acts", "injection", "prior_samples",
+    "hypergradient"),
 )
 
 
@@ -50,7 +51,7 @@ class EnsembleStep(Step):
         return vmap(super().weights)(*arguments)
 
     def terms(self, *arguments):
-        return vmap(super().terms)(*arguments)
+        return vmap(super().terms)(*(argument for argument in arguments if argument is not None))
 
     def advance(self, *arguments):
         return vmap(super().advance)(*arguments)

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from tvae_lib.rng import stream
 from tvae_lib.system import losses, schedules, statenet
+from tvae_lib.system.collisions import uniform_memory
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.fusible import fusible
 from tvae_lib.training.config import Config
@@ -24,7 +25,8 @@ RECORD = (
     *("g_A", "g_B", "norm_A", "norm_B", "hypergradient"),
 )
 HISTORY = (
-    *("epoch", "phase", "rho", "tau_A", "tau_B", "beta_A", "beta_B", "lr", "lambda_1", "lambda_2", "lambda_3"),
+    *("epoch", "phase", "rho", "tau_A", "tau_B", "beta_A", "beta_B", "diversity", "lr"),
+    *("lambda_1", "lambda_2", "lambda_3"),
     *(*statenet.CORRECTIONS, *RECORD, "grad_ratio", "gate"),
 )
 
@@ -41,6 +43,7 @@ class Controls(NamedTuple, Generic[Value]):
     beta_A: Value
     beta_B: Value
     lr_factor: Value
+    diversity: Value
     alignment: Value  # 1 or 0
     balance: Value  # 1 or 0
     train_A: Value  # 1 or 0
@@ -58,6 +61,7 @@ class Controls(NamedTuple, Generic[Value]):
     alpha_ent: Value
     alpha_rep: Value
     sigma_rep: Value
+    memory: Value
     alpha_lr: Value
     alpha_lambda: Value
     statenet_lr: Value
@@ -74,7 +78,7 @@ def prescribe(config: Config, epoch: int) -> Controls[float]:
     both = config.pathways == "AB"
     coupled = both and config.cross_injection
     taus = (config.tau, config.tau)
-    if config.phases:
+    if config.phases and config.temperatures == "scheduled":
         taus = (max(schedules.temperature_A(t), config.tau_floor), max(schedules.temperature_B(t), config.tau_floor))
     beta = (config.beta_start, config.beta_end)
     return Controls(
@@ -84,6 +88,7 @@ def prescribe(config: Config, epoch: int) -> Controls[float]:
         beta_A=schedules.beta_A(t, *beta),
         beta_B=schedules.beta_B(t, *beta, config.beta_ratio),
         lr_factor=schedules.cosine_factor(t) if config.lr_decay == "cosine" else 1.0,
+        diversity=schedules.diversity(t, config.diversity, config.diversity_end),
         alignment=both and config.alignment,
         balance=both and config.gradient_balance,
         train_A="A" in config.pathways,
@@ -142,6 +147,7 @@ def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> Dual
 def initial_state(config: Config, device: torch.device) -> State:
     """The state before the first step. See `HISTORY` for the rows of `history`."""
     theta, phi = (flatten(module).to(device) for module in untrained(config))
+    memory = {"memory": torch.stack([uniform_memory()] * 2).to(device)} if config.prior_samples else {}
     zero, count = torch.zeros((), device=device), torch.zeros((), dtype=torch.float64, device=device)
     return {
         "epoch": torch.zeros((), dtype=torch.int64),
@@ -157,6 +163,7 @@ def initial_state(config: Config, device: torch.device) -> State:
         "statenet_theta": phi,
         **{name: torch.zeros_like(phi) for name in ("statenet_moment_1", "statenet_moment_2")},
         "statenet_step": count.clone(),
+        **memory,
         "history": torch.full((config.total_epochs, len(HISTORY)), torch.nan, dtype=torch.float64, device=device),
     }
 

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from tvae_lib.operations import all_operations, one_hot, split
 from tvae_lib.rng import stream
 from tvae_lib.system import losses, schedules, statenet
+from tvae_lib.system.collisions import remember
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import reparameterise
@@ -33,7 +34,7 @@ from tvae_lib.training.threads import alone
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas")  # what a step reads and writes
+STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas", "memory")  # what a step takes
 RECORD_FROM = 20  # epochs of a run from which recording the step pays: it takes as long as it saves in about ten
 
 
@@ -67,7 +68,8 @@ def weigh(lambdas: Tensor, norms: Tensor, controls: Prescribed) -> tuple[Tensor,
     c = controls
     balance = torch.where(c.balance > 0, losses.balance_factors(norms, c.balance_power), 1.0)
     active = (c.train_A, c.train_B, c.alignment)
-    return losses.term_weights(lambdas, balance, c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep, active), balance
+    own = (c.beta_A, c.beta_B, c.alpha_ent, c.alpha_rep)
+    return losses.term_weights(lambdas, balance, *own, active, c.rho, c.diversity), balance
 
 
 @fusible
@@ -76,8 +78,9 @@ def account(weights, terms, entropies, balance, norms, along, average, step, con
 
     `along` is <gradient, update of the step before>; `average` and `step` are those before the step."""
     c = controls
-    loss_A = terms[0] + c.beta_A * terms[1]
+    loss_A = terms[0] + c.beta_A * terms[1] + (c.rho * terms[7] + c.diversity * terms[9])
     loss_B = terms[2] + c.beta_B * terms[3] + c.alpha_ent * terms[4] + c.alpha_rep * terms[5]
+    loss_B = loss_B + (c.rho * terms[8] + c.diversity * terms[10])
     record = {
         "loss": torch.dot(weights, terms),
         "loss_A": loss_A,
@@ -96,11 +99,16 @@ def account(weights, terms, entropies, balance, norms, along, average, step, con
     return torch.stack([record[name] for name in RECORD]), moved
 
 
+def stepped(state: State) -> State:
+    """The part of a state that a step reads and writes."""
+    return {name: state[name] for name in STEPPED if name in state}
+
+
 class Step:
     """The training step: `step(state, batch, noise, controls) -> (state, record)`, on tensors alone.
 
-    `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N, d) standard normal; `controls` are scalars on the
-    device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of `configs` uses
+    `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N + K, d) standard normal, where the last K rows are
+    codes from the prior; `controls` are scalars on the device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of `configs` uses
     are not computed. `pair` is the class whose forward pass is trained."""
 
     def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
@@ -108,6 +116,8 @@ class Step:
             self.model = pair(configs[0].latent, configs[0].last_relu)
         self.sizes = [sum(p.numel() for p in pathway.parameters()) for pathway in (self.model.A, self.model.B)]
         self.weight_decay = configs[0].weight_decay
+        self.turns = turns(configs[0])
+        self.far = configs[0].hypergradient == "epoch"
         self.mixed = len(configs) > 1
         self.forms = losses.Forms(*(getattr(configs[0], name) for name in losses.Forms._fields))
         self.untempered = configs[0].entropy_of == "untempered"
@@ -117,35 +127,39 @@ class Step:
             any(c.alignment and c.pathways == "AB" for c in configs),
         )
 
-    def terms(self, theta: Tensor, batch, noise: Tensor, controls: Prescribed) -> tuple[Tensor, Tensor]:
-        """The seven loss terms (7,) and the two latent entropies (2,), as functions of the parameters."""
-        (trits, indicators), c = batch, controls
-        output = call(self.model, theta, trits, noise, c.rho, c.tau_A, c.tau_B)
+    def terms(self, theta: Tensor, batch, noise: Tensor, controls: Prescribed, memory=None):
+        """As functions of the parameters: loss terms (11,), latent entropies (2,), logits of prior codes (K, 9, 3) each.
+
+        `memory` (2, 243, 81) is what each decoder's collisions are with; None: they are left out."""
+        (trits, indicators), c, n = batch, controls, len(batch[0])
+        output = call(self.model, theta, trits, noise, c.rho, c.tau_A, c.tau_B, self.turns)
         codes = None
         if self.untempered:
-            codes = reparameterise(output.posterior_A, noise[0]), reparameterise(output.posterior_B, noise[1])
-        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used, self.forms, codes)
+            posteriors = output.posterior_A, output.posterior_B
+            codes = tuple(reparameterise(one, noise[i, :n]) for i, one in enumerate(posteriors))
+        terms, entropies = losses.loss_terms(output, indicators, c.sigma_rep, self.used, self.forms, codes, memory)
         if self.mixed:  # a term that is off in this replica, though not in another, reads 0
             optional = torch.stack([c.alpha_ent, c.alpha_rep, c.alignment]).sign()
-            terms = torch.cat([terms[:4], terms[4:] * optional])
-        return terms, entropies
+            terms = torch.cat([terms[:4], terms[4:7] * optional, terms[7:]])
+        return terms, entropies, (output.prior_A, output.prior_B)
 
     def weights(self, state: State, controls: Prescribed) -> tuple[Tensor, Tensor]:
-        """Weights of the seven loss terms (7,), and the balance factors (g_A, g_B) in them, (2,)."""
+        """Weights of the loss terms (11,), and the balance factors (g_A, g_B) in them, (2,)."""
         return weigh(state["lambdas"], state["norms"], controls)
 
     def loss(self, theta: Tensor, state: State, batch, noise: Tensor, controls: Prescribed):
-        """L_total, and what it is made of: terms (7,), latent entropies (2,), balance factors (2,)."""
+        """L_total, and what it is made of: terms (11,), latent entropies (2,), balance factors (2,)."""
         weights, balance = self.weights(state, controls)
-        terms, entropies = self.terms(theta, batch, noise, controls)
+        terms, entropies, _ = self.terms(theta, batch, noise, controls, state.get("memory"))
         return torch.dot(weights, terms), (terms, entropies, balance)
 
     def __call__(self, state: State, batch, noise: Tensor, controls: Prescribed) -> tuple[State, Tensor]:
         theta = state["theta"].detach().requires_grad_()
         weights, balance = self.weights(state, controls)
-        terms, entropies = self.terms(theta, batch, noise, controls)
+        terms, entropies, generated = self.terms(theta, batch, noise, controls, state.get("memory"))
         (gradient,) = torch.autograd.grad(terms, theta, weights)  # of <weights, terms>
-        return self.advance(state, gradient, weights, balance, terms.detach(), entropies.detach(), controls)
+        record = terms.detach(), entropies.detach(), tuple(logits.detach() for logits in generated)
+        return self.advance(state, gradient, weights, balance, *record, controls)
 
     def advance(
         self,
@@ -155,6 +169,7 @@ class Step:
         balance: Tensor,
         terms: Tensor,
         entropies: Tensor,
+        generated: tuple[Tensor, Tensor],
         controls,
     ) -> tuple[State, Tensor]:
         """The next state, and the record of this step."""
@@ -169,7 +184,23 @@ class Step:
             weights, terms, entropies, balance, norms, along, state["norms"], state["step"], controls
         )
         new = {"step": step, "theta": theta, "moment_1": moment_1, "moment_2": moment_2, "update": update}
+        if self.far:  # the direction of the epoch before stays what gradients are compared with
+            new["update"] = state["update"]
+        if "memory" in state:
+            pairs = zip(state["memory"], generated, strict=True)
+            new["memory"] = torch.stack([remember(memory, logits, c.memory) for memory, logits in pairs])
         return state | new | {"norms": average}, record
+
+
+def moved(begun: Tensor, theta: Tensor, lr: Tensor) -> Tensor:
+    """The direction of an epoch, so that theta = begun - lr times it: (P,), or (R, P) with a learning rate (R,).
+    Equation: eq-epoch-direction. Source: ours, after Baydin et al. (2018)."""
+    return (begun - theta) / lr.clamp_min(1e-9).unsqueeze(-1)
+
+
+def turns(config: Config) -> int:
+    """Operations of a batch whose partner's code a decoder reads in turn: one in four, or none."""
+    return -(-config.batch_size // 4) if config.injection == "in turn" else 0
 
 
 def schedule(state: State, epoch: int, total_epochs: int, prescribed: Prescribed) -> tuple[State, Prescribed]:
@@ -263,14 +294,14 @@ class Trainer:
         return [state]
 
     def drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """What is random in an epoch: the operations of its S batches of N, (S, N), and the noise (S, 2, N, d).
+        """What is random in an epoch: the operations of its S batches of N, (S, N), and the noise (S, 2, N + K, d).
 
         The operations are a permutation of the training set, wrapped to whole batches."""
         size, count = self.config.batch_size, len(self.training)
         steps = -(-count // size)
         order = torch.randperm(count, generator=self._stream(epoch, "order"), device=self.device)
         order = order[torch.arange(steps * size, device=self.device) % count].view(steps, size)
-        shape = (steps, 2, size, self.config.latent)
+        shape = (steps, 2, size + self.config.prior_samples, self.config.latent)
         noise = torch.randn(shape, generator=self._stream(epoch, "noise"), device=self.device)
         return self.training[order], noise
 
@@ -308,7 +339,7 @@ class Trainer:
         row = {
             "epoch": means.new_tensor(epoch + 1),
             "phase": means.new_tensor(schedules.phase(t)),
-            **{name: getattr(c, name) for name in ("rho", "tau_A", "tau_B", "beta_A", "beta_B")},
+            **{name: getattr(c, name) for name in ("rho", "tau_A", "tau_B", "beta_A", "beta_B", "diversity")},
             "lr": state["lr"] * c.lr_factor,
             **dict(zip(("lambda_1", "lambda_2", "lambda_3"), state["lambdas"], strict=True)),
             **dict(zip(statenet.CORRECTIONS, corrections, strict=True)),
@@ -332,21 +363,24 @@ class Trainer:
         corrections = torch.zeros_like(state["lambdas"][..., :1]).expand(*state["lambdas"].shape[:-1], 4)
         if steering and not each_step:
             state, corrections = self.steered(state, controls)
-        stepped = {name: state[name] for name in STEPPED}
+        taken = stepped(state)
         total, steps, acted = torch.zeros((), device=self.device), 0, corrections
         with alone() if self.path == "fused" else contextlib.nullcontext():
             for batch, noise in self.batches(epoch):
                 if each_step and steering:
-                    before = state | stepped | {"norms": stepped["norms"].clone()}  # a tape may write there again
+                    before = state | taken | {"norms": taken["norms"].clone()}  # a tape may write there again
                     state, corrections = self.steered(before, controls)
-                    stepped, acted = {name: state[name] for name in STEPPED}, acted + corrections
-                stepped, record = self.take(stepped, batch, noise, controls)
+                    taken, acted = stepped(state), acted + corrections
+                taken, record = self.take(taken, batch, noise, controls)
                 total, steps = total + record, steps + 1
                 if each_step:
                     state = state | {"averages": record.clone()}
                     state = self.taught(state, before, state["averages"], controls) if steering else state
                     steering = True
-        state = state | {name: tensor.clone() for name, tensor in stepped.items()}  # ordinary tensors, also from a tape
+        begun = state["theta"]
+        state = state | {name: tensor.clone() for name, tensor in taken.items()}  # ordinary tensors, also from a tape
+        if self.config.hypergradient == "epoch":
+            state["update"] = moved(begun, state["theta"], state["lr"] * controls.lr_factor)
         means = total.clone() / steps
         if each_step:
             corrections = acted / steps
@@ -361,11 +395,11 @@ class Trainer:
         Where Numba is missing a CPU's recording does the operations of the step itself."""
         epoch = int(state["epoch"].max())
         state, controls = self.scheduled(state, self.prescribed(epoch), epoch)
-        example = ({name: state[name] for name in STEPPED}, *next(self.batches(epoch)), controls)
+        example = (stepped(state), *next(self.batches(epoch)), controls)
         self.take, self.path = recording.recorded(self.step, example, self.threads)
 
     def gradient_shares(self, state: State) -> Tensor:
-        """How much of the total's gradient each term makes: (7, 2), columns A and B; each column sums to 1.
+        """How much of the total's gradient each term makes: (11, 2), columns A and B; each column sums to 1.
 
         The share of term i in the parameters of one pathway is <w_i grad_i, grad> / ||grad||^2, grad the gradient of
         the total there. One batch, with the settings of the epoch that comes next; nothing is changed.
@@ -377,10 +411,11 @@ class Trainer:
             : self.config.batch_size
         ]
         chosen = self.training[chosen]
-        shape = (2, len(chosen), self.config.latent)
+        shape = (2, len(chosen) + self.config.prior_samples, self.config.latent)
         noise = torch.randn(shape, generator=self._stream(epoch, "share noise"), device=self.device)
         batch = (self.trits[chosen], self.indicators[chosen])
-        weighted = lambda theta: weights * self.step.terms(theta, batch, noise, controls)[0]  # noqa: E731
+        given = batch, noise, controls, state.get("memory")
+        weighted = lambda theta: weights * self.step.terms(theta, *given)[0]  # noqa: E731
         gradients = torch.func.jacrev(weighted, chunk_size=1)(state["theta"])  # one term at a time, to save memory
         parts = gradients.split(self.step.sizes, dim=1)
         totals = [part.sum(0) for part in parts]
