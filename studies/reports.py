@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tvae_lib.coverage import coverage_deviation, expected_pair_coverage, is_held, measured_coverage, pair_coverage
 from tvae_lib.measures import codes
-from tvae_lib.measures.generation import Draws, Marginal, chunk_size, generate
+from tvae_lib.measures.generation import Draws, Marginal, chunk_size, generate, half_each
 from tvae_lib.measures.reconstruction import distortion, exact_shares, sampled_reconstruction
 from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.rng import stream
@@ -127,6 +127,8 @@ def examine_together(A: Examined, B: Examined, draws=DRAWS) -> dict:
         report[how]["coverage"] = {
             n: expected_pair_coverage(A.marginal.p, B.marginal.p, *part) for n, part in parts.items()
         }
+    kl = half_each(A.marginal, B.marginal)
+    report["half"]["kl_uniform"] = [kl.kl_uniform(), kl.kl_error]
     return report
 
 

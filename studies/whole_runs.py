@@ -70,10 +70,10 @@ def conditions(run: Run) -> dict:
 
 def trits(run: Run) -> dict:
     """`trit_accuracy` at each snapshot after the first and at the end: {epoch: {pathway: nine shares}}."""
-    everything = all_operations().float()
+    everything, config = all_operations().float(), make_config(**run.config["parameters"])
     rho = run.history.set_index("epoch")["rho"]
     models = {epoch: run.model(epoch) for epoch in run.snapshots() if epoch} | {rho.index[-1]: run.model()}
-    found = {epoch: trit_accuracy(model, everything, rho[epoch]) for epoch, model in models.items()}
+    found = {epoch: trit_accuracy(model, everything, config.mixed_at(rho[epoch])) for epoch, model in models.items()}
     return {str(epoch): dict(zip("AB", shares.tolist(), strict=True)) for epoch, shares in found.items()}
 
 
@@ -95,7 +95,7 @@ def generalisation(run: Run) -> dict:
         for name, chosen in parts.items():
             with torch.no_grad():
                 own, partner = (getattr(model, p).encoder(all_operations()[chosen].float()) for p in (pathway, other))
-            read = injected(own, partner, last["rho"], *taus)
+            read = injected(own, partner, config.mixed_at(last["rho"]), *taus)
             exact = sampled_reconstruction(decoder, read, 16, generator, chosen)
             found[pathway][name] = {"surprise": marginal.kl_uniform(chosen=chosen), "exact": list(exact)}
     return found
@@ -105,7 +105,8 @@ def summary(setting: str, seed: int, run: Run, examined: bool = False) -> dict:
     """What is kept of a finished run; `examined`: with the complete evaluation, a minute on two cores."""
     more, last = {}, run.history.iloc[-1]
     if examined:
-        more["laboratory"] = reports.examine(run.model(), last["rho"], last["tau_A"], last["tau_B"], seed)
+        rho = make_config(**run.config["parameters"]).mixed_at(last["rho"])
+        more["laboratory"] = reports.examine(run.model(), rho, last["tau_A"], last["tau_B"], seed)
     if run.config["parameters"]["holdout"]:
         more["generalisation"] = generalisation(run)
     return {

@@ -64,6 +64,7 @@ def test_replicas_of_every_kind_train_like_runs_of_their_own(device):
     [
         {"histogram": "hard", "last_relu": False, "repelled": "means"},
         {"entropy_of": "untempered", "output_entropy": "operations"},
+        {"preset": "repaired"},
         {"statenet_acts": "step", "output_entropy": "values", "statenet": "hypergradient"},
     ],
     ids=lambda reading: next(iter(reading)),

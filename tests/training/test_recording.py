@@ -15,7 +15,7 @@ from tvae_lib.training.trainer import Trainer, stepped
 SMALL = {"device": "cpu", "holdout": 0.9, "total_epochs": 4, "batch_size": 256}
 
 
-@pytest.mark.parametrize("parameters", [{}, {"preset": "bare"}, {"pathways": "A"}], ids=str)
+@pytest.mark.parametrize("parameters", [{}, {"preset": "bare"}, {"preset": "repaired"}, {"pathways": "A"}], ids=str)
 def test_a_tape_takes_the_same_steps_to_the_last_bit(parameters):
     trainer = Trainer(make_config(**(SMALL | parameters)), "cpu")
     state = plain = initial_state(trainer.config, trainer.device)

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from studies.single import SingleStep
+from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.system import losses, schedules, statenet
 from tvae_lib.system.losses import soft_entropy
 from tvae_lib.training.config import make_config
 from tvae_lib.training.state import HISTORY, RECORD, Controls, flatten, initial_state, prescribe, untrained
-from tvae_lib.training.trainer import Step, Trainer, adamw_update, schedule, state_vector
+from tvae_lib.training.trainer import Step, Trainer, adamw_update, along_epoch, schedule, state_vector, stepped
 
 CPU = torch.device("cpu")
 
@@ -125,6 +126,92 @@ def test_step_is_the_plain_transcription_of_the_equations(total_epochs, histogra
     torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
 
 
+def plain_repaired(config, epochs):
+    """The repaired equations with nn.Module, torch.optim and floats, StateNet off: the model, and records of steps."""
+    trainer = Trainer(config, CPU)
+    in_float64(trainer)
+    model = untrained(config)[0].double()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    every = all_operations().long()
+    memories, averages, totals, rho = [torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)] * 2, None, [], 0.0
+    for epoch in range(epochs):
+        t = epoch * 400 / config.total_epochs
+        rho = schedules.permeability(t, t - 400 / config.total_epochs, torch.tensor(rho).double(), torch.zeros(()), 0.0).item()
+        beta, gamma = 0.3 + 0.68 * t / 400, 16 ** (t / 400)
+        optimiser.param_groups[0]["lr"] = config.lr * (1 + math.cos(math.pi * t / 400)) / 2
+        for (x, indicators), noise in trainer.batches(epoch):
+            n, quarter, losses, norms, ces = len(x), -(-len(x) // 4), [], [], []
+            posteriors = [vae.encoder(x) for vae in (model.A, model.B)]
+            z = [m + (s / 2).exp() * noise[i, :n] for i, (m, s) in enumerate(posteriors)]
+            for i, vae in enumerate((model.A, model.B)):
+                def ce(codes, count):
+                    logits = vae.decoder(codes[:count]).flatten(0, 1)  # noqa: B023 - used at once
+                    classes = indicators[:count].argmax(-1).flatten()  # noqa: B023
+                    return nn.functional.cross_entropy(logits, classes, reduction="sum") / count
+
+                m, s = posteriors[i]
+                kl = -0.5 * (1 + s - m**2 - s.exp()).sum(1).mean()
+                p = vae.decoder(noise[i, n:]).softmax(-1)
+                p = torch.stack([p[:, j, every[:, j] + 1] for j in range(9)]).prod(0).mean(0)
+                again = SIZE * (memories[i] * p).sum() - 1
+                memories[i] = 0.998 * memories[i] + 0.002 * p.detach()
+                ces.append(ce(z[i], n))
+                losses.append(ces[i] + rho * ce(z[1 - i].detach(), quarter) + beta * kl + gamma * again)
+            align = (z[0].var(0).log().sum() - z[1].var(0).log().sum()).abs() / 2
+            g = (averages[1] / averages[0]) ** 0.5 if averages else 1.0
+            g = [min(max(factor, 0.5), 2) for factor in (g, 1 / g)]
+            scales = [0.7 * factor for factor in g]
+            optimiser.zero_grad()
+            (scales[0] * losses[0] + scales[1] * losses[1] + 0.3 * align).backward()
+            for scale, vae in zip(scales, (model.A, model.B), strict=True):
+                norms.append(math.sqrt(sum(p.grad.square().sum().item() for p in vae.parameters())) / scale)
+            alpha = 0.95 if averages and 0.8 < averages[1] / averages[0] < 1.2 else 0.9
+            averages = [alpha * a + (1 - alpha) * b for a, b in zip(averages or norms, norms, strict=True)]
+            optimiser.step()
+            totals.append([part.item() for part in (*losses, *ces, align)])
+    return totals, model
+
+
+def test_repaired_step_is_the_plain_transcription_of_its_equations():
+    config = make_config(preset="repaired", statenet="off", batch_size=128, total_epochs=6, prior_samples=8, **SMALL)
+    totals, model = plain_repaired(config, 5)
+    trainer = Trainer(config, CPU)
+    state = in_float64(trainer)
+    for _ in range(5):
+        state = trainer.epoch(state)
+    means = torch.tensor(totals, dtype=torch.float64).view(5, -1, 5).mean(1)
+    for name, expected in zip(("loss_A", "loss_B", "ce_A", "ce_B", "alignment"), means.T, strict=True):
+        assert column(state, name).tolist() == pytest.approx(expected.tolist(), rel=1e-6), name
+    torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
+
+
+def test_the_direction_of_an_epoch_and_what_statenet_follows():
+    """Against the definition: the mean over an epoch of the cosine between its gradients and the epoch before's move."""
+    config = make_config(preset="repaired", alignment=False, **SMALL)
+    trainer = Trainer(config, CPU)
+    state = trainer.epoch(in_float64(trainer))
+    began, start = trainer.scheduled(state, trainer.prescribed(1), 1)[0], in_float64(trainer)
+    lr = start["lr"] * trainer.prescribed(0).lr_factor
+    torch.testing.assert_close(state["update"], (start["theta"] - state["theta"]) / lr)
+    theta, products = state["theta"], []
+    after = trainer.epoch(state)
+    began = trainer.steered(began, trainer.prescribed(1))[0]
+    controls = trainer.scheduled(state, trainer.prescribed(1), 1)[1]
+    taken = stepped(began)
+    for batch, noise in trainer.batches(1):
+        leaf = taken["theta"].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(trainer.step.loss(leaf, taken, batch, noise, controls)[0], leaf)
+        products.append(torch.dot(gradient, state["update"]).item())
+        taken, _ = trainer.step(taken, batch, noise, controls)
+    assert not torch.equal(theta, taken["theta"])
+    assert column(after, "hypergradient")[1].item() == pytest.approx(-sum(products) / len(products), rel=1e-6)
+    means = dict(zip(RECORD, after["averages"], strict=True))
+    cosine = -means["hypergradient"] / (math.hypot(means["norm_A"], means["norm_B"]) * state["update"].norm())
+    followed = along_epoch(after["averages"], state["update"], state["lr"])
+    assert followed.item() == pytest.approx(-(cosine / state["lr"]).item())
+    assert abs(cosine) < 1
+
+
 def test_reference_trajectory_is_the_plain_loop_s_over_five_epochs():
     """As the reference run goes, at batch 512 from a recording, but in float64: rounding of float32 grows too fast."""
     config = make_config(statenet="off", device="cpu")
@@ -228,6 +315,7 @@ def test_alignment_by_a_soft_histogram_is_the_term_that_couples_the_gradients():
         {"pathways": "A"},
         {"pathways": "B"},
         {"preset": "bare"},
+        {"preset": "repaired", "diversity": 0.0},
     ],
     ids=lambda p: "-".join(f"{k}={v}" for k, v in p.items()),
 )

@@ -82,6 +82,17 @@ class Marginal(NamedTuple):
         return min(1.0, full_coverage(self.p, draws) * math.exp(excess))
 
 
+def half_each(first: Marginal, second: Marginal) -> Marginal:
+    """The estimate of p(x) of a pair, half of whose operations come from each of two generators.
+
+    What is left of its noise is that of two independent parts. Equation: eq-half-each. Source: ours."""
+    p = (first.p + second.p) / 2
+    variances = [(one.second - one.p.square()) / one.samples for one in (first, second)]
+    samples = first.samples + second.samples
+    spread = p.square() + samples / 4 * sum(variances)
+    return Marginal(p, spread, samples, math.hypot(first.kl_deviation, second.kl_deviation) / 2)
+
+
 class Draws(NamedTuple):
     """Which operation each draw from a decoder was, by three readings of a trit: (N,) int64 each.
 

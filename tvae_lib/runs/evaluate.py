@@ -87,7 +87,7 @@ def evaluate(trainer: Trainer, state: State) -> State:
     epoch, config = int(state["epoch"]), trainer.config
     model = load(trainer.step.model, state["theta"])
     verdicts, log_p = judge_both(trainer, model, config.eval_samples, epoch, "evaluation")
-    values = {"epoch": epoch, **exact_shares(model, trainer.trits[trainer.training], state["rho"])}
+    values = {"epoch": epoch, **exact_shares(model, trainer.trits[trainer.training], config.partner_at(state["rho"]))}
     shares = trainer.gradient_shares(state).cpu()
     for system, verdict in verdicts.items():
         values |= {f"{kind}_{n}_{system}": value for kind in COVERAGES for n, value in verdict[kind].items()}
@@ -136,6 +136,7 @@ def final_metrics(trainer: Trainer, state: State) -> dict:
         system: {kind: {str(n): first[f"{kind}_{n}_{system}"] for n in config.coverage_samples} for kind in COVERAGES}
         for system in SYSTEMS
     }
+    rho = config.partner_at(state["rho"])
     parts = {"training": trainer.training, "held_out": trainer.held_out}
     return {
         "format": FORMAT,
@@ -145,5 +146,5 @@ def final_metrics(trainer: Trainer, state: State) -> dict:
         **verdicts,
         "untrained": untrained,
         "uniform": {"coverage": {str(n): uniform_coverage(n) for n in config.coverage_samples}},
-        "reconstruction": {k: exact_shares(model, trainer.trits[v], state["rho"]) for k, v in parts.items()},
+        "reconstruction": {k: exact_shares(model, trainer.trits[v], rho) for k, v in parts.items()},
     }

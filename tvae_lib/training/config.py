@@ -50,7 +50,7 @@ REPAIRED = BARE | {
     "injection": "in turn",
     "alignment": True,
     "histogram": "gaussian",
-    "diversity": 4.0,
+    "diversity": 1.0,
     "diversity_end": 16.0,
     "prior_samples": 128,
     "gradient_balance": True,
@@ -59,7 +59,7 @@ REPAIRED = BARE | {
     "statenet": "rate",
     "hypergradient": "epoch",
     "statenet_lr": 0.01,
-    "statenet_penalty": 1e-4,
+    "statenet_penalty": 2e-3,
 }
 PRESETS = {"document": {}, "bare": BARE, "repaired": REPAIRED}
 INJECTIONS = ("mixed", "in turn")
@@ -162,6 +162,14 @@ class Config:
         return (
             sorted({*(2**i for i in range(most.bit_length())), most}) if self.threads == "auto" else [int(self.threads)]
         )
+
+    def mixed_at(self, rho: float) -> float:
+        """The permeability of the codes that a decoder reads, where rho is what the schedule has: 0 in turn."""
+        return rho if self.injection == "mixed" else 0.0
+
+    def partner_at(self, rho: float) -> float:
+        """The permeability of what a decoder reads of its partner: rho, or 1 in turn, the partner's own code."""
+        return rho if self.injection == "mixed" else 1.0
 
     @property
     def last_epoch(self) -> int:

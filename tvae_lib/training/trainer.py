@@ -230,13 +230,25 @@ def steer(state: State, controls: Prescribed, net: statenet.StateNet) -> tuple[S
     return state | {"lr": lr, "lambdas": lambdas}, corrections
 
 
-def train_statenet(state: State, before: State, means: Tensor, controls: Prescribed, net, weight_decay):
+def along_epoch(means: Tensor, direction: Tensor, lr: Tensor) -> Tensor:
+    """What stands for dL/dlr where the direction is that of the epoch before: -cos / lr, a scalar.
+
+    cos is the mean of <gradient, direction> over the product of their norms, so that d log lr has no unit, and no size
+    that changes by orders over a run. Equation: eq-epoch-cosine. Source: ours, after Baydin et al. (2018)."""
+    along, *norms = means[[RECORD.index(name) for name in ("hypergradient", "norm_A", "norm_B")]]
+    return along / (torch.stack(norms).norm() * direction.norm() * lr).clamp_min(losses.LEAST)
+
+
+def train_statenet(state: State, before: State, means: Tensor, controls: Prescribed, net, weight_decay, far=False):
     """The state after one step of StateNet's own AdamW.
 
-    `before` is the state that StateNet acted on, `means` the averages of the records since then."""
+    `before` is the state that StateNet acted on, `means` the averages of the records since then; `far` says that the
+    direction in it is that of an epoch."""
     c = controls
     weight_gradient = means[[RECORD.index(name) for name in ("slope_1", "slope_2", "alignment")]]
     lr_gradient = means[RECORD.index("hypergradient")] * c.lr_factor
+    if far:
+        lr_gradient = along_epoch(means, before["update"], before["lr"])
     inputs = state_vector(before)
 
     def objective(phi):
@@ -329,7 +341,8 @@ class Trainer:
 
     def taught(self, state: State, before: State, means: Tensor, controls: Prescribed) -> State:
         """The state after StateNet's own training on what came of its corrections to `before`."""
-        return train_statenet(state, before, means, controls, self.statenet, self.config.weight_decay)
+        far = self.config.hypergradient == "epoch"
+        return train_statenet(state, before, means, controls, self.statenet, self.config.weight_decay, far)
 
     def finish(self, state: State, controls: Prescribed, corrections: Tensor, means: Tensor, epoch: int) -> State:
         """After the last batch: the gate set, the epoch's row in the history."""
