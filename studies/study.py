@@ -149,7 +149,7 @@ def train_together(
         given = [configs[i] for i in group]
         alone = len(given) == 1
         trainer = Trainer(given[0], device, prescribe, pair) if alone else Ensemble(given, device, pair, prescribe)
-        state = trainer.stack([start[i] if start else initial_state(configs[i], device) for i in group])
+        state = trainer.stack([start[i] if start else initial_state(configs[i], device, pair) for i in group])
         kind = (len(group), signature(given[0]), trainer.step.used)
         if total >= RECORD_FROM and kind not in recorded:
             trainer.hasten(state)

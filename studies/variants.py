@@ -13,6 +13,7 @@ from tvae_lib.measures.pair import Effort, Pair, measured, share
 from tvae_lib.measures.reconstruction import trit_accuracy
 from tvae_lib.operations import all_operations
 from tvae_lib.rng import stream
+from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.schedules import CLOCK, PHASE_STARTS
 from tvae_lib.training.config import Config, make_config
 from tvae_lib.training.state import Prescription, State, history_row, initial_state, prescribe, trained
@@ -99,11 +100,13 @@ def judged(
     changes: Callable[[Case], dict] = lambda case: {},
     prescription: Callable[[Case], Prescription] = lambda case: prescribe,
     origin: int = PHASE_4,
+    columns=COLUMNS,
+    pair: type[DualVAE] = DualVAE,
     **parameters,
 ) -> Study:
     """A study of the preset `document`, with the changes and the prescription of each case, judged at the stops.
 
-    `origin` is the epoch with which the operations held at others are compared."""
+    `origin` is the epoch with which the operations held at others are compared; `pair` the class of the two VAEs."""
     held: dict[str, Held] = {}
 
     def configure(case: Case) -> Config:
@@ -111,16 +114,17 @@ def judged(
 
     def measure(case: Case, config: Config, state: State) -> list[dict]:
         epoch, last = int(state["epoch"]), history_row(state)
-        pair = Pair(trained(state, config), last, (config.seed, epoch, "variants"), effort)
+        read = last | {"rho": config.mixed_at(last["rho"])}
+        both = Pair(trained(state, config, pair), read, (config.seed, epoch, "variants"), effort)
         before = held.setdefault(slug(case), {})
-        found = measured(pair, COLUMNS) | turnover(pair, before, origin)
-        before[epoch] = {p: one.held for p, one in pair.each.items()}
+        found = measured(both, columns) | turnover(both, before, origin)
+        before[epoch] = {p: one.held for p, one in both.each.items()}
         return [{"epoch": epoch, **found, **{name: last[name] for name in RECORDED}}]
 
     def make(cases: list[Case], device: str):
         for given in dict.fromkeys(map(prescription, cases)):
             chosen = [case for case in cases if prescription(case) is given]
-            yield from train_cases(chosen, device, configure, stops, measure, prescribe=given)
+            yield from train_cases(chosen, device, configure, stops, measure, pair, given)
 
     keys = (*cases[0], "epoch")
     return Study(name, keys, {slug(case): [case] for case in cases}, make, lambda case: [{"epoch": e} for e in stops])

@@ -7,7 +7,7 @@ import torch
 
 from tvae_lib.training.config import ROOT, make_config
 from tvae_lib.training.state import HISTORY, initial_state
-from tvae_lib.training.trainer import Trainer, stepped
+from tvae_lib.training.trainer import Trainer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench

@@ -164,9 +164,7 @@ def test_the_gradient_is_that_of_the_plain_step_in_double_precision(preset):
     for trainer, state in states(preset=preset):
         epoch = int(state["epoch"])
         begun, controls = trainer.scheduled(state, trainer.prescribed(epoch), epoch)
-        clean = {
-            name: torch.zeros_like(part) if "moment" in name else part for name, part in stepped(begun).items()
-        }
+        clean = {name: torch.zeros_like(part) if "moment" in name else part for name, part in stepped(begun).items()}
         example = (clean, *next(trainer.batches(epoch)), controls)
         exact = tree_map(lambda value: value.double() if value.is_floating_point() else value, example)
         plain, played = trainer.step(*exact), program(trainer.step, example, Team([2]))(*example)

@@ -7,15 +7,7 @@ import torch
 from torch import nn
 
 from tvae_lib.operations import SIZE, VALUES
-from tvae_lib.system.collisions import (
-    ALPHA_MEMORY,
-    HEAD,
-    TAIL,
-    collision_excess,
-    collisions,
-    remember,
-    uniform_memory,
-)
+from tvae_lib.system.collisions import ALPHA_MEMORY, HEAD, TAIL, collision_excess, collisions, remember, uniform_memory
 from tvae_lib.system.vae import DecoderA
 
 

@@ -136,7 +136,9 @@ def plain_repaired(config, epochs):
     memories, averages, totals, rho = [torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)] * 2, None, [], 0.0
     for epoch in range(epochs):
         t = epoch * 400 / config.total_epochs
-        rho = schedules.permeability(t, t - 400 / config.total_epochs, torch.tensor(rho).double(), torch.zeros(()), 0.0).item()
+        rho = schedules.permeability(
+            t, t - 400 / config.total_epochs, torch.tensor(rho).double(), torch.zeros(()), 0.0
+        ).item()
         beta, gamma = 0.3 + 0.68 * t / 400, 16 ** (t / 400)
         optimiser.param_groups[0]["lr"] = config.lr * (1 + math.cos(math.pi * t / 400)) / 2
         for (x, indicators), noise in trainer.batches(epoch):
@@ -144,6 +146,7 @@ def plain_repaired(config, epochs):
             posteriors = [vae.encoder(x) for vae in (model.A, model.B)]
             z = [m + (s / 2).exp() * noise[i, :n] for i, (m, s) in enumerate(posteriors)]
             for i, vae in enumerate((model.A, model.B)):
+
                 def ce(codes, count):
                     logits = vae.decoder(codes[:count]).flatten(0, 1)  # noqa: B023 - used at once
                     classes = indicators[:count].argmax(-1).flatten()  # noqa: B023
@@ -157,7 +160,7 @@ def plain_repaired(config, epochs):
                 memories[i] = 0.998 * memories[i] + 0.002 * p.detach()
                 ces.append(ce(z[i], n))
                 losses.append(ces[i] + rho * ce(z[1 - i].detach(), quarter) + beta * kl + gamma * again)
-            align = (z[0].var(0).log().sum() - z[1].var(0).log().sum()).abs() / 2
+            align = ((z[0].var(0).log().sum() - z[1].var(0).log().sum()) / 2) ** 2 / 2
             g = (averages[1] / averages[0]) ** 0.5 if averages else 1.0
             g = [min(max(factor, 0.5), 2) for factor in (g, 1 / g)]
             scales = [0.7 * factor for factor in g]
@@ -186,7 +189,7 @@ def test_repaired_step_is_the_plain_transcription_of_its_equations():
 
 
 def test_the_direction_of_an_epoch_and_what_statenet_follows():
-    """Against the definition: the mean over an epoch of the cosine between its gradients and the epoch before's move."""
+    """By the definition: the mean over an epoch of its gradients along the move of the epoch before, and a cosine."""
     config = make_config(preset="repaired", alignment=False, **SMALL)
     trainer = Trainer(config, CPU)
     state = trainer.epoch(in_float64(trainer))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tvae_lib.coverage import expected_coverage, is_held, measured_coverage, pair_coverage
 from tvae_lib.measures import codes
-from tvae_lib.measures.generation import Draws, Marginal, generate
+from tvae_lib.measures.generation import Draws, Marginal, generate, half_each
 from tvae_lib.measures.reconstruction import distortion, is_exact
 from tvae_lib.operations import all_operations
 from tvae_lib.rng import stream
@@ -151,6 +151,7 @@ def _of_pair(pair: Pair, reading: str, draws: int, how: str) -> float:
 
 
 OF_BOTH: dict[str, Callable[[Pair], float]] = {
+    "kl_half": lambda pair: half_each(pair.A.marginal, pair.B.marginal).kl_uniform(),
     "has_both": lambda pair: share(pair.A.held & pair.B.held),
     "exact_both": lambda pair: share(pair.A.exact & pair.B.exact),
     "cka": lambda pair: codes.cka(pair.A.posterior.mean, pair.B.posterior.mean),

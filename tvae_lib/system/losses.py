@@ -139,16 +139,26 @@ def alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
     return (entropy_A - entropy_B).abs()
 
 
+def squared_alignment(entropy_A: Tensor, entropy_B: Tensor) -> Tensor:
+    """(H(z_A) - H(z_B))^2 / 2: scalars. Where they are alike its gradient is as small as their difference.
+
+    That of `alignment` is as great as ever there, and its sign that of the batch's noise.
+    Equation: eq-squared-alignment. Source: ours, for Foundations, "Entropy Alignment"."""
+    return (entropy_A - entropy_B).square() / 2
+
+
 class Forms(NamedTuple):
-    """How the terms are read where the document leaves room: a key of `ENTROPIES`, `OUTPUT_ENTROPIES`, `REPELLED`."""
+    """How the terms are read where the document leaves room: keys of the dictionaries below."""
 
     histogram: str = "hard"
     output_entropy: str = "trits"
     repelled: str = "codes"
+    distance: str = "absolute"
 
 
 ENTROPIES = {"hard": histogram_entropy, "soft": soft_entropy, "gaussian": gaussian_entropy}
 OUTPUT_ENTROPIES = {"trits": output_entropy, "values": entropy_of_values, "operations": entropy_of_operations}
+DISTANCES = {"absolute": alignment, "squared": squared_alignment}
 REPELLED = {"codes": lambda output: output.z_B, "means": lambda output: output.posterior_B.mean}
 
 
@@ -177,7 +187,7 @@ def loss_terms(
             mean_kl(output.posterior_B),
             -OUTPUT_ENTROPIES[forms.output_entropy](output.logits_B) if used[0] else zero,
             repulsion(repelled, sigma_rep) if used[1] else zero,
-            alignment(*entropies) if used[2] else zero,
+            DISTANCES[forms.distance](*entropies) if used[2] else zero,
             *(
                 cross_entropy(logits, indicators[: len(logits)]) if len(logits) else zero
                 for logits in (output.partner_A, output.partner_B)
@@ -195,9 +205,10 @@ def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active,
     """Weights of the terms, so that L_total = <weights, terms>: (11,).
 
     L_total = lambda_1 g_A L_A + lambda_2 g_B L_B + lambda_3 L_align, with L_A = CE_A + beta_A KL_A and L_B = CE_B +
-    beta_B KL_B - alpha_ent H_output + alpha_rep L_rep; the terms that are ours, with the weights rho and diversity in
-    L_A and L_B, are zero where the documents' equations are taken as written. `lambdas` is (3,), `balance` = (g_A, g_B) is (2,), `active`
-    holds 0 or 1 for L_A, L_B and L_align. Equation: eq-total. Source: Foundations, "Complete Loss Decomposition"."""
+    beta_B KL_B - alpha_ent H_output + alpha_rep L_rep. The terms that are ours have the weights rho and diversity in
+    L_A and L_B (eq-in-turn), and are zero where the documents' equations are taken as written. `lambdas` is (3,),
+    `balance` = (g_A, g_B) is (2,), `active` holds 0 or 1 for L_A, L_B and L_align. Equation: eq-total. Source:
+    Foundations, "Complete Loss Decomposition"."""
     a = active[0] * lambdas[0] * balance[0]
     b = active[1] * lambdas[1] * balance[1]
     documents = (a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2])

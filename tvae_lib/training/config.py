@@ -15,7 +15,7 @@ import torch
 from tvae_lib.errors import FileError, ParameterError, shown
 from tvae_lib.operations import HELD_OUT, SIZE
 from tvae_lib.system.collisions import ALPHA_MEMORY
-from tvae_lib.system.losses import ALPHAS, ENTROPIES, OUTPUT_ENTROPIES, REPELLED, SIGMA_REP
+from tvae_lib.system.losses import ALPHAS, DISTANCES, ENTROPIES, OUTPUT_ENTROPIES, REPELLED, SIGMA_REP
 from tvae_lib.system.schedules import BETA_RANGE, BETA_RATIO, GATES
 from tvae_lib.system.statenet import ALPHA_LAMBDA, ALPHA_LR, LAMBDA_HIGH, LAMBDA_LOW, LR_RANGE, MODES
 from tvae_lib.system.vae import LAST_RELU, LATENT
@@ -50,6 +50,7 @@ REPAIRED = BARE | {
     "injection": "in turn",
     "alignment": True,
     "histogram": "gaussian",
+    "distance": "squared",
     "diversity": 1.0,
     "diversity_end": 16.0,
     "prior_samples": 128,
@@ -86,7 +87,9 @@ def _choice(default, choices, help, system=True):
 class Config:
     """Every parameter of a run. The defaults are the preset `document`; `make_config` checks and fills them in."""
 
-    preset: str = _choice("document", tuple(PRESETS), "the equations as written, two VAEs and no more, or every mechanism mended", False)
+    preset: str = _choice(
+        "document", tuple(PRESETS), "the equations as written, two VAEs alone, or the mended equations", False
+    )
     epochs: int | None = _count(None, 1, 100_000, "how far to train, 1 ... total_epochs; None: all the way")
     total_epochs: int = _count(400, 1, 100_000, "the length of the schedules, in epochs")
     seed: int = _count(0, 0, 2**64 - 1, "seed of all random numbers, 0 ... 2^64 - 1")
@@ -118,7 +121,7 @@ class Config:
     phases: bool = _choice(True, SWITCH, "four phases of rho and tau; False: rho and tau constant")
     last_relu: bool = _choice(LAST_RELU, SWITCH, "a ReLU after decoder B's last residual block")
     cross_injection: bool = _choice(True, SWITCH, "couple the pathways; False: rho stays 0")
-    injection: str = _choice("mixed", INJECTIONS, "the partner's code: mixed into one's own, or read beside it, in turn")
+    injection: str = _choice("mixed", INJECTIONS, "the partner's code: mixed into one's own, or read after it, in turn")
     temperatures: str = _choice("scheduled", ("scheduled", "constant"), "with phases: as scheduled, or tau")
     rho: float = _number(0.3, 0, 1, "permeability when phases is False")
     tau: float = _number(1.0, 0, 10, "sampling temperature of both where it is constant")
@@ -132,6 +135,7 @@ class Config:
     lambda_3: float = _number(0.3, LAMBDA_LOW[2], LAMBDA_HIGH[2], "weight of L_align at the start")
     alignment: bool = _choice(True, SWITCH, "the entropy alignment term")
     histogram: str = _choice("hard", tuple(ENTROPIES), "behind the entropies of the codes; a hard one has no gradient")
+    distance: str = _choice("absolute", tuple(DISTANCES), "of the two entropies; squared: half its square")
     entropy_of: str = _choice("tempered", ("tempered", "untempered"), "codes in it: sampled with tau sigma, or sigma")
     alpha_ent: float = _number(0.05, 0, 100, "weight of the output entropy; 0: off")
     output_entropy: str = _choice("trits", tuple(OUTPUT_ENTROPIES), "of each trit, of all trits, of whole operations")
@@ -163,11 +167,11 @@ class Config:
             sorted({*(2**i for i in range(most.bit_length())), most}) if self.threads == "auto" else [int(self.threads)]
         )
 
-    def mixed_at(self, rho: float) -> float:
+    def mixed_at(self, rho):
         """The permeability of the codes that a decoder reads, where rho is what the schedule has: 0 in turn."""
         return rho if self.injection == "mixed" else 0.0
 
-    def partner_at(self, rho: float) -> float:
+    def partner_at(self, rho):
         """The permeability of what a decoder reads of its partner: rho, or 1 in turn, the partner's own code."""
         return rho if self.injection == "mixed" else 1.0
 

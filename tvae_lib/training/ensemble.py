@@ -18,8 +18,16 @@ from tvae_lib.training.trainer import Step, Trainer
 # Whatever shapes the tensors or is not among the controls has to be the same in every replica.
 SHARED = (
     *("total_epochs", "batch_size", "holdout", "holdout_by", "latent", "last_relu", "weight_decay", "histogram"),
-    *("entropy_of", "output_entropy", "repelled", "statenet_acts", "injection", "prior_samples",
-    "hypergradient"),
+    *(
+        "entropy_of",
+        "output_entropy",
+        "repelled",
+        "statenet_acts",
+        "injection",
+        "prior_samples",
+        "distance",
+        "hypergradient",
+    ),
 )
 
 

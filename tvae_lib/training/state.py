@@ -132,11 +132,11 @@ def load(module: Module, flat: Tensor) -> Module:
     return module.eval()
 
 
-def untrained(config: Config) -> tuple[DualVAE, statenet.StateNet]:
-    """The modules as they are before training, a function of the seed."""
+def untrained(config: Config, pair: type[DualVAE] = DualVAE) -> tuple[DualVAE, statenet.StateNet]:
+    """The modules as they are before training, a function of the seed; the two VAEs of the class `pair`."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(stream(config.seed, 0, "initial").get_state())
-        return DualVAE(config.latent, config.last_relu), statenet.StateNet()
+        return pair(config.latent, config.last_relu), statenet.StateNet()
 
 
 def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> DualVAE:
@@ -144,9 +144,9 @@ def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> Dual
     return load(pair(config.latent, config.last_relu), state["theta"])
 
 
-def initial_state(config: Config, device: torch.device) -> State:
+def initial_state(config: Config, device: torch.device, pair: type[DualVAE] = DualVAE) -> State:
     """The state before the first step. See `HISTORY` for the rows of `history`."""
-    theta, phi = (flatten(module).to(device) for module in untrained(config))
+    theta, phi = (flatten(module).to(device) for module in untrained(config, pair))
     memory = {"memory": torch.stack([uniform_memory()] * 2).to(device)} if config.prior_samples else {}
     zero, count = torch.zeros((), device=device), torch.zeros((), dtype=torch.float64, device=device)
     return {

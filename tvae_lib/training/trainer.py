@@ -108,8 +108,9 @@ class Step:
     """The training step: `step(state, batch, noise, controls) -> (state, record)`, on tensors alone.
 
     `batch` = (trits (N, 9), indicators (N, 9, 3)); `noise` (2, N + K, d) standard normal, where the last K rows are
-    codes from the prior; `controls` are scalars on the device. The record holds the values from `loss` to `hypergradient` of `HISTORY`. Terms that none of `configs` uses
-    are not computed. `pair` is the class whose forward pass is trained."""
+    codes from the prior; `controls` are scalars on the device. The record holds the values from `loss` to
+    `hypergradient` of `HISTORY`. Terms that none of `configs` uses are not computed. `pair` is the class whose forward
+    pass is trained."""
 
     def __init__(self, *configs: Config, pair: type[DualVAE] = DualVAE):
         with torch.device("meta"):
@@ -128,7 +129,7 @@ class Step:
         )
 
     def terms(self, theta: Tensor, batch, noise: Tensor, controls: Prescribed, memory=None):
-        """As functions of the parameters: loss terms (11,), latent entropies (2,), logits of prior codes (K, 9, 3) each.
+        """As functions of the parameters: terms (11,), latent entropies (2,), logits of prior codes (K, 9, 3) each.
 
         `memory` (2, 243, 81) is what each decoder's collisions are with; None: they are left out."""
         (trits, indicators), c, n = batch, controls, len(batch[0])

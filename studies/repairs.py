@@ -1,0 +1,86 @@
+"""The repaired pair: without each mechanism, with one alone, started elsewhere, against one VAE. Chapters 10 and 11."""
+
+from studies.rates import WIDE
+from studies.study import Case, Study
+from studies.variants import COLUMNS, judged, with_seeds
+from tvae_lib.measures.pair import Effort
+from tvae_lib.system.dual import DualVAE
+from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderB
+
+REPAIRED, BARE = {"preset": "repaired"}, {"preset": "bare"}
+OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
+ONE_OUT = {  # of the repaired pair, and the pair itself beside them: ten seeds
+    "repaired": {},
+    "A alone": {"pathways": "A"},
+    "B alone": {"pathways": "B"},
+    "no coupling": {"cross_injection": False},
+    "codes mixed": {"injection": "mixed"},
+    "no alignment": {"alignment": False},
+    "no collisions": OFF,
+    "collisions at rest": {"diversity_end": 1.0},
+    "no balance": {"gradient_balance": False},
+    "StateNet off": {"statenet": "off"},
+    "no phases": {"phases": False, "rho": 0.5},
+}
+ONE_ALONE = {  # with the bare pair: five seeds
+    "coupling": {"cross_injection": True, "injection": "in turn", "rho": 0.5},
+    "alignment": {"alignment": True, "histogram": "gaussian"},
+    "collisions": {"diversity": 1.0, "diversity_end": 16.0, "prior_samples": 128},
+    "balance": {"gradient_balance": True, "raw_norms": True, "balance_power": 0.5},
+    "StateNet": {"statenet": "rate", "hypergradient": "epoch", "statenet_lr": 0.01, "statenet_penalty": 2e-3},
+    "collisions and coupling": {
+        **{"cross_injection": True, "injection": "in turn", "rho": 0.5},
+        **{"diversity": 1.0, "diversity_end": 16.0, "prior_samples": 128},
+    },
+}
+CORNERS = {
+    "λ low": {"lambda_1": 0.5, "lambda_2": 0.5, "lambda_3": 0.75},
+    "λ high": {"lambda_1": 0.95, "lambda_2": 0.95, "lambda_3": 0.15},
+    "λ₁ low, λ₂ high": {"lambda_1": 0.5, "lambda_2": 0.95},
+    "λ₁ high, λ₂ low": {"lambda_1": 0.95, "lambda_2": 0.5},
+}
+STARTS = {f"lr {lr:g}": {"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.002, 0.003)} | CORNERS
+STOPS = (5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 100, 150, 200, 240, 280, 320, 360, 400)
+EFFORT = Effort(2**19, draws=195_000)
+MORE = (*COLUMNS, "distortion", "rate", "kl_half")
+
+
+def ablations(out=ONE_OUT, alone=ONE_ALONE, seeds=range(10), fewer=range(5), stops=STOPS, effort=EFFORT, **given):
+    """The repaired pair without each mechanism, the bare one with each alone: ablations.csv."""
+    changes = {name: REPAIRED | change for name, change in out.items()}
+    changes |= {f"{name} alone": BARE | change for name, change in alone.items()}
+    cases = with_seeds(out, seeds) + with_seeds([f"{name} alone" for name in alone], fewer)
+    return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
+
+
+def starts(settings=STARTS, seeds=range(3), stops=(100, 200, 400), effort=EFFORT, **given) -> Study:
+    """The repaired pair from other learning rates and weights, with StateNet and without: starts.csv."""
+    cases = [
+        {"start": name, "statenet": mode, "seed": seed}
+        for name in settings
+        for mode in ("rate", "off")
+        for seed in seeds
+    ]
+
+    def changes(case: Case) -> dict:
+        return REPAIRED | settings[case["start"]] | {"statenet": case["statenet"]}
+
+    return judged("starts", cases, stops, effort, changes, columns=MORE, **given)
+
+
+class OfThePairsSize(DualVAE):
+    """Pathway B alone, with as many parameters as the pair has, to 1 %; A is there and not trained."""
+
+    def __init__(self, latent: int = LATENT, last_relu: bool = LAST_RELU):
+        super().__init__(latent, last_relu)
+        self.B = VAE(DecoderB(latent, WIDE, last_relu), latent)
+
+
+def one_for_two(seeds=range(10), stops=STOPS[-8:], effort=EFFORT, **given) -> Study:
+    """One VAE of the pair's size with all that the repaired pair has for one: one_for_two.csv."""
+    cases = with_seeds(["with collisions", "bare"], seeds)
+
+    def changes(case: Case) -> dict:
+        return (REPAIRED if case["variant"] == "with collisions" else BARE) | {"pathways": "B"}
+
+    return judged("one_for_two", cases, stops, effort, changes, columns=MORE, pair=OfThePairsSize, **given)
