@@ -24,7 +24,7 @@ ONE_OUT = {  # of the repaired pair, and the pair itself beside them: ten seeds
 }
 ONE_ALONE = {  # with the bare pair: five seeds
     "coupling": {"cross_injection": True, "injection": "in turn", "rho": 0.5},
-    "alignment": {"alignment": True, "histogram": "gaussian"},
+    "alignment": {"alignment": True, "histogram": "gaussian", "distance": "squared"},
     "collisions": {"diversity": 1.0, "diversity_end": 16.0, "prior_samples": 128},
     "balance": {"gradient_balance": True, "raw_norms": True, "balance_power": 0.5},
     "StateNet": {"statenet": "rate", "hypergradient": "epoch", "statenet_lr": 0.01, "statenet_penalty": 2e-3},

@@ -40,6 +40,7 @@ def whole(tmp_path_factory) -> Run:
 @pytest.fixture
 def made(tmp_path):
     """Makes a study, or parts of it, in folders of the test: the table, whole and with the columns of the committed."""
+    from studies.catalogue import STUDIES
     from studies.study import make_parts, merge
     from studies.tables import read
 
@@ -50,7 +51,7 @@ def made(tmp_path):
         merge(study, folder, folder / "parts")
         assert not set(study.lacking(folder)) & set(parts or study.parts)
         table = pd.read_csv(folder / f"{study.table}.csv")
-        assert set(table) == set(read(study.table))
+        assert study.table not in STUDIES or set(table) == set(read(study.table))
         assert table.drop(columns="cka", errors="ignore").notna().all(axis=None)
         return table
 

@@ -13,10 +13,8 @@ from tvae_lib.system.dual import DualOutput
 from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import joint_factors, log_likelihood, mean_kl
 
-TERMS = (
-    *("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment"),  # the documents'
-    *("partner_A", "partner_B", "collisions_A", "collisions_B"),  # ours; those of B come after those of A
-)
+WRITTEN = ("ce_A", "kl_A", "ce_B", "kl_B", "negentropy", "repulsion", "alignment")  # the documents' terms
+TERMS = (*WRITTEN, "partner_A", "partner_B", "collisions_A", "collisions_B")  # and ours, which are zero where off
 BALANCE_RANGE = (0.5, 2.0)
 BINS = 50
 REACH = 3.0  # the histograms cover [-REACH, REACH]
