@@ -31,6 +31,7 @@ CHAPTERS = tuple(
         "06_losses",
         "07_schedules",
         "09_convergence",
+        "11_repaired",
     )
 )
 

@@ -6,7 +6,7 @@ from shared import Constant, Linear
 
 from tvae_lib.coverage import expected_coverage, full_coverage
 from tvae_lib.measures import generation
-from tvae_lib.operations import SIZE, all_operations, index_of, one_hot
+from tvae_lib.operations import ENTROPY, SIZE, all_operations, index_of, one_hot
 from tvae_lib.rng import stream
 from tvae_lib.system.vae import DecoderA, log_likelihood
 from tvae_lib.theory.product_codes import hand_written
@@ -132,3 +132,27 @@ def test_mean_and_error_are_those_of_the_estimates(rng):
     mean, error = generation.mean_and_error(iter(values))
     torch.testing.assert_close(mean, values.mean(0))
     torch.testing.assert_close(error, values.std(0) / math.sqrt(7))
+
+
+def test_a_pair_generates_the_mean_of_both_and_its_divergence_is_known_as_well():
+    """Two decoders of independent trits, whose mixture is computed by hand."""
+    trits = torch.tensor([[[0.5, 0.3, 0.2]] * 9, [[0.2, 0.3, 0.5]] * 9]).double()
+    known = [of_trits.log().float() for of_trits in trits]
+    marginals = [
+        generation.generate(Constant(logits), 2, 65_536, 1, stream(0, 0, str(i)))[0] for i, logits in enumerate(known)
+    ]
+    every = all_operations().long() + 1
+    p = torch.stack([torch.stack([of[j, every[:, j]] for j in range(9)]).prod(0) for of in trits]).mean(0)
+    mixed = generation.half_each(*marginals)
+    torch.testing.assert_close(mixed.p, p, rtol=1e-5, atol=0)
+    assert mixed.kl_uniform() == pytest.approx(-(p.log().mean().item() + ENTROPY), abs=1e-5)
+    assert mixed.samples == 2 * 65_536
+
+
+def test_the_noise_of_a_pair_is_that_of_two_halves():
+    p, second = torch.full((SIZE,), 1 / SIZE, dtype=torch.float64), torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)
+    one = generation.Marginal(p, second, 1000, 0.02)
+    pair = generation.half_each(one, one)
+    of_one, of_pair = (((m.second - m.p.square()) / m.samples).mean().item() for m in (one, pair))
+    assert of_pair == pytest.approx(of_one / 2)
+    assert pair.kl_deviation == pytest.approx(0.02 / math.sqrt(2))
