@@ -26,7 +26,7 @@ def test_a_mechanism_out_or_alone_differs_from_its_base_in_what_it_names():
         for name, change in changes.items():
             config = make_config(**(base | change), device="cpu")
             differing = {key for key in change if getattr(config, key) != getattr(whole, key)}
-            assert differing == set(change) - {"rho"}, name
+            assert differing == set(change), name
     alone = make_config(**(repairs.BARE | repairs.ONE_ALONE["collisions"]), device="cpu")
     repaired = make_config(**repairs.REPAIRED, device="cpu")
     for name in ("diversity", "diversity_end", "prior_samples"):

@@ -137,7 +137,8 @@ def test_make_passes_the_choice_on():
 
     wanted = "snakemake --snakefile studies/Snakefile --dry-run --config 'only=phases document' 'seeds=0,3'"
     assert make("ONLY=phases document", "SEEDS=0,3").stdout.splitlines()[-1].endswith(wanted)
-    for wrong in ("SETTINGS=a b", "SEED=3"):
+    assert "'only=repaired'" in make("SETTINGS=repaired").stdout
+    for wrong in ("SETTING=a b", "SEED=3"):
         done = make(wrong)
         assert done.returncode != 0
         assert f"{wrong.partition('=')[0]} is no variable of this Makefile" in done.stderr
