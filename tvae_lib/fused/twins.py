@@ -6,11 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from tvae_lib.fused import collisions, decoding, latents, networks, terms, updates
+from tvae_lib.fused import decoding, generated, latents, networks, terms, updates
 from tvae_lib.fused.program import Program
 from tvae_lib.operations import TRITS
-from tvae_lib.system import collisions as plain_collisions
-from tvae_lib.system import dual, losses, vae
+from tvae_lib.system import collisions, dual, losses, vae
 from tvae_lib.system.fusible import twins
 from tvae_lib.training import state, trainer
 from tvae_lib.training.config import PRESETS, make_config
@@ -27,8 +26,8 @@ TWINS: dict[Callable, Callable] = {
     losses.soft_entropy: terms.term(terms.soft_entropy),
     losses.histogram_entropy: terms.histogram_entropy_twin,
     losses.repulsion: terms.term(terms.repulsion),
-    plain_collisions.collisions: collisions.collisions_twin,
-    plain_collisions.remember: collisions.remember_twin,
+    collisions.collisions: generated.collisions_twin,
+    collisions.remember: generated.remember_twin,
     trainer.weigh: updates.weigh_twin,
     trainer.account: updates.account_twin,
     trainer.descend: updates.descend_twin,
