@@ -41,7 +41,7 @@ BARE = {
     "gradient_balance": False,
     "statenet": "off",
 }
-# Every mechanism of the documents, each in a form that does what its sentence says (chapter 11).
+# Every mechanism of the documents, each in a form that does what its sentence says: notebooks/11_repaired.ipynb.
 REPAIRED = BARE | {
     "phases": True,
     "temperatures": "constant",
