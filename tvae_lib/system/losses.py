@@ -205,8 +205,8 @@ def term_weights(lambdas, balance, beta_A, beta_B, alpha_ent, alpha_rep, active,
     L_total = lambda_1 g_A L_A + lambda_2 g_B L_B + lambda_3 L_align, with L_A = CE_A + beta_A KL_A and L_B = CE_B +
     beta_B KL_B - alpha_ent H_output + alpha_rep L_rep. The terms that are ours have the weights rho and diversity in
     L_A and L_B (eq-in-turn), and are zero where the documents' equations are taken as written. `lambdas` is (3,),
-    `balance` = (g_A, g_B) is (2,), `active` holds 0 or 1 for L_A, L_B and L_align. Equation: eq-total. Source:
-    Foundations, "Complete Loss Decomposition"."""
+    `balance` = (g_A, g_B) is (2,), `active` holds 0 or 1 for L_A, L_B and L_align.
+    Equation: eq-total. Source: Foundations, "Complete Loss Decomposition"."""
     a = active[0] * lambdas[0] * balance[0]
     b = active[1] * lambdas[1] * balance[1]
     documents = (a, a * beta_A, b, b * beta_B, b * alpha_ent, b * alpha_rep, active[2] * lambdas[2])
