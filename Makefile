@@ -8,7 +8,8 @@ NOTEBOOKS = notebooks/*.ipynb
 KEEP := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version
 NORMALISE = $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys '$(KEEP)'
 REFERENCE := results/reference
-CHOICE = $(if $(ONLY)$(SETTINGS),'only=$(ONLY)$(SETTINGS)') $(if $(SEEDS),'seeds=$(SEEDS)') $(if $(DEVICE),'device=$(DEVICE)')
+CHOSEN := $(strip $(ONLY) $(SETTINGS))
+CHOICE = $(if $(CHOSEN),'only=$(CHOSEN)') $(if $(SEEDS),'seeds=$(SEEDS)') $(if $(DEVICE),'device=$(DEVICE)')
 VARIABLES := PYTHON ONLY SETTINGS SEEDS DEVICE DRY FUZZ
 SEED := $(or $(FUZZ),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))

@@ -6,8 +6,16 @@ from studies.variants import COLUMNS, judged, with_seeds
 from tvae_lib.measures.pair import Effort
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderB
+from tvae_lib.training.config import PRESETS
 
 REPAIRED, BARE = {"preset": "repaired"}, {"preset": "bare"}
+
+
+def of_repaired(*names: str) -> dict:
+    """What the preset `repaired` has for these parameters."""
+    return {name: PRESETS["repaired"][name] for name in names}
+
+
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
 ONE_OUT = {  # of the repaired pair, and the pair itself beside them: ten seeds
     "repaired": {},
@@ -22,16 +30,15 @@ ONE_OUT = {  # of the repaired pair, and the pair itself beside them: ten seeds
     "StateNet off": {"statenet": "off"},
     "no phases": {"phases": False, "rho": 0.5},
 }
+COUPLED = of_repaired("cross_injection", "injection") | {"rho": 0.5}
+COLLIDING = of_repaired("diversity", "diversity_end", "prior_samples")
 ONE_ALONE = {  # with the bare pair: five seeds
-    "coupling": {"cross_injection": True, "injection": "in turn", "rho": 0.5},
-    "alignment": {"alignment": True, "histogram": "gaussian", "distance": "squared"},
-    "collisions": {"diversity": 1.0, "diversity_end": 16.0, "prior_samples": 128},
-    "balance": {"gradient_balance": True, "raw_norms": True, "balance_power": 0.5},
-    "StateNet": {"statenet": "rate", "hypergradient": "epoch", "statenet_lr": 0.01, "statenet_penalty": 2e-3},
-    "collisions and coupling": {
-        **{"cross_injection": True, "injection": "in turn", "rho": 0.5},
-        **{"diversity": 1.0, "diversity_end": 16.0, "prior_samples": 128},
-    },
+    "coupling": COUPLED,
+    "alignment": of_repaired("alignment", "histogram", "distance"),
+    "collisions": COLLIDING,
+    "balance": of_repaired("gradient_balance", "raw_norms", "balance_power"),
+    "StateNet": of_repaired("statenet", "hypergradient", "statenet_lr", "statenet_penalty"),
+    "collisions and coupling": COUPLED | COLLIDING,
 }
 CORNERS = {
     "λ low": {"lambda_1": 0.5, "lambda_2": 0.5, "lambda_3": 0.75},

@@ -138,6 +138,7 @@ def test_make_passes_the_choice_on():
     wanted = "snakemake --snakefile studies/Snakefile --dry-run --config 'only=phases document' 'seeds=0,3'"
     assert make("ONLY=phases document", "SEEDS=0,3").stdout.splitlines()[-1].endswith(wanted)
     assert "'only=repaired'" in make("SETTINGS=repaired").stdout
+    assert "'only=phases repaired'" in make("ONLY=phases", "SETTINGS=repaired").stdout
     for wrong in ("SETTING=a b", "SEED=3"):
         done = make(wrong)
         assert done.returncode != 0
