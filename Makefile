@@ -15,7 +15,7 @@ SEED := $(or $(FUZZ),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 $(foreach name,$(filter-out $(VARIABLES) MAKE%,$(GIVEN)),$(error $(name) is no variable of this Makefile; there are $(VARIABLES)))
 
-.PHONY: help setup run studies book test slurm fuzz mutants lint normalise pages refresh reference requirements bench gpu clean
+.PHONY: help setup run studies book test slurm fuzz mutants lint normalise pages refresh reference requirements bench peers gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -109,6 +109,15 @@ bench: $(READY) _build/jax/.ready ## speed against a plain loop, Pyro, JAX and t
 _build/jax/.ready: # a peer of the benchmark, in an environment of its own
 	$(PYTHON) -m venv _build/jax
 	_build/jax/bin/python -m pip install --quiet --disable-pip-version-check jax
+	@touch $@
+
+peers: $(READY) _build/peers/.ready ## train VAEs of pythae and Pyro on the same data, in about half an hour
+	PYTHONPATH=. _build/peers/bin/python -m studies part peers all
+	PYTHONPATH=. _build/peers/bin/python -m studies merge peers
+
+_build/peers/.ready: # pythae, in an environment of its own
+	$(PYTHON) -m venv _build/peers
+	_build/peers/bin/python -m pip install --quiet --disable-pip-version-check . pyro-ppl pyyaml pythae
 	@touch $@
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu

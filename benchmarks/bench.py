@@ -24,6 +24,8 @@ import plain
 import torch
 from torch import nn
 
+from studies import peers
+from studies.limits import pair_of, tables
 from tvae_lib.coverage import measured_coverage
 from tvae_lib.measures.generation import SECOND_EVERY, joint_factors, likeliest
 from tvae_lib.operations import all_operations, index_of
@@ -302,12 +304,17 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 
 
 def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
-    """Seconds against size: a step by batch, by latent width and by threads, p-hat by number of trits."""
+    """Seconds against size: a step by batch, by latent width, by threads and by tables, p-hat by tables."""
     most = torch.get_num_threads()
 
     def step_of(threads=most, **parameters):
         other = Trainer(make_config(**parameters), trainer.device)
         return steps_of(other, initial_state(other.config, other.device), threads)
+
+    def step_of_tables(trits):
+        pair = pair_of(trits)
+        other = Trainer(make_config(preset="repaired"), trainer.device, pair=pair, data=tables(trits))
+        return steps_of(other, initial_state(other.config, other.device, pair), most)
 
     def p_hat_of(trits):
         p = torch.softmax(torch.randn(trits, 3, 4096, device=trainer.device), 1)
@@ -326,6 +333,7 @@ def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
             n: step_of(n, batch_size=2048) for n in sorted({1, *(2**i for i in range(most.bit_length())), most})
         },
         "operations": {3**n: p_hat_of(n) for n in range(5, 12)},
+        "tables": {3**n: step_of_tables(n) for n in (3, 5, 7, 9, 11)},
     }
     result = {}
     for name, tasks in series.items():
@@ -340,6 +348,14 @@ def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
     return result
 
 
+def epoch_of(preset: str, device: torch.device) -> Callable[[], object]:
+    """An epoch of a run of another preset, as a task."""
+    trainer = Trainer(make_config(preset=preset), device)
+    state = trainer.epoch(initial_state(trainer.config, device))
+    trainer.hasten(state)
+    return lambda: trainer.epoch(state)
+
+
 def tasks_of(trainer: Trainer, state, jax: Process | None) -> dict[str, Callable[[], object]]:
     """What is timed in turns: an epoch and an evaluation, ours and plain, and a VAE alone, by Pyro and ours."""
     device, model = trainer.device, load(trainer.step.model, state["theta"])
@@ -347,6 +363,7 @@ def tasks_of(trainer: Trainer, state, jax: Process | None) -> dict[str, Callable
     size, counts = trainer.config.eval_samples, trainer.config.coverage_samples
     tasks: dict[str, Callable[[], object]] = {
         "epoch": lambda: trainer.epoch(state),
+        "repaired_epoch": epoch_of("repaired", device),
         "evaluation": lambda: evaluate(trainer, state),
         "judgement": lambda: [judge(d, trainer.config.latent, size, counts, g) for d, g in judged],
         "plain_epoch_64": lambda: plain.train(1, 64, 0, device=device),
@@ -360,7 +377,7 @@ def tasks_of(trainer: Trainer, state, jax: Process | None) -> dict[str, Callable
             with unfused():
                 evaluate.__wrapped__(trainer, state)  # on all of torch's threads
 
-        pyro, library = single.WithPyro(), single.WithLibrary()
+        pyro, library = peers.WithPyro(), single.WithLibrary()
         tasks |= {"pyro_epoch": lambda: pyro.epoch(512), "single_epoch": lambda: library.epoch(512)}
         tasks |= {"evaluation_as_written": as_written}
     if jax:
@@ -374,6 +391,7 @@ def compared(median: dict[str, float], to_record: float, full: float, floor: dic
     ratios = {
         "speedup_vs_plain": (median["plain_epoch_64"] + median["plain_coverage"]) / ours,
         "speedup_equal_work": (median["plain_epoch_512"] + median["plain_coverage"] / 10) / ours,
+        "repaired_over_document": median["repaired_epoch"] / median["epoch"],
     }
     if "pyro_epoch" in median:
         ratios["speedup_vs_pyro"] = median["pyro_epoch"] / median["single_epoch"]

@@ -17,13 +17,14 @@ def of_repaired(*names: str) -> dict:
 
 
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
-ONE_OUT = {  # of the repaired pair, and the pair itself beside them: ten seeds
-    "repaired": {},
+WHOLE = {"repaired": REPAIRED, "bare": BARE}  # ten seeds
+ONE_OUT = {  # of the repaired pair: ten seeds
     "A alone": {"pathways": "A"},
     "B alone": {"pathways": "B"},
     "no coupling": {"cross_injection": False},
     "codes mixed": {"injection": "mixed"},
     "no alignment": {"alignment": False},
+    "aligned by absolute value": {"distance": "absolute"},
     "no collisions": OFF,
     "collisions at rest": {"diversity_end": 1.0},
     "no balance": {"gradient_balance": False},
@@ -47,16 +48,20 @@ CORNERS = {
     "λ₁ high, λ₂ low": {"lambda_1": 0.95, "lambda_2": 0.5},
 }
 STARTS = {f"lr {lr:g}": {"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.002, 0.003)} | CORNERS
-STOPS = (5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 100, 150, 200, 240, 280, 320, 360, 400)
-EFFORT = Effort(2**19, draws=195_000)
+STOPS = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
+LATER = STOPS[-6:]
+EFFORT = Effort(2**19, codes=16, draws=195_000)
 MORE = (*COLUMNS, "distortion", "rate", "kl_half")
 
 
-def ablations(out=ONE_OUT, alone=ONE_ALONE, seeds=range(10), fewer=range(5), stops=STOPS, effort=EFFORT, **given):
-    """The repaired pair without each mechanism, the bare one with each alone: ablations.csv."""
-    changes = {name: REPAIRED | change for name, change in out.items()}
-    changes |= {f"{name} alone": BARE | change for name, change in alone.items()}
-    cases = with_seeds(out, seeds) + with_seeds([f"{name} alone" for name in alone], fewer)
+def ablations(
+    whole=WHOLE, out=ONE_OUT, alone=ONE_ALONE, seeds=range(10), fewer=range(5), stops=STOPS, effort=EFFORT, **given
+):
+    """The repaired and the bare pair, the one without each mechanism, the other with each alone: ablations.csv."""
+    taken_out = {name: REPAIRED | change for name, change in out.items()}
+    put_in = {f"{name} alone": BARE | change for name, change in alone.items()}
+    changes = whole | taken_out | put_in
+    cases = with_seeds(whole | taken_out, seeds) + with_seeds(put_in, fewer)
     return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
 
 
@@ -83,7 +88,7 @@ class OfThePairsSize(DualVAE):
         self.B = VAE(DecoderB(latent, WIDE, last_relu), latent)
 
 
-def one_for_two(seeds=range(10), stops=STOPS[-8:], effort=EFFORT, **given) -> Study:
+def one_for_two(seeds=range(10), stops=LATER, effort=EFFORT, **given) -> Study:
     """One VAE of the pair's size with all that the repaired pair has for one: one_for_two.csv."""
     cases = with_seeds(["with collisions", "bare"], seeds)
 

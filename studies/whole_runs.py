@@ -1,5 +1,6 @@
 """Whole runs, settings times seeds, each a run directory by the notebook of chapter 8, and what is kept of them."""
 
+import math
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from tvae_lib.coverage import is_held
 from tvae_lib.errors import ParameterError, UserError, shown
 from tvae_lib.measures.generation import generate
 from tvae_lib.measures.reconstruction import sampled_reconstruction, trit_accuracy
-from tvae_lib.operations import all_operations, split
+from tvae_lib.operations import SIZE, all_operations, split
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
 from tvae_lib.runs.execute import execute_together
@@ -25,6 +26,7 @@ from tvae_lib.system.dual import injected
 from tvae_lib.training.config import ROOT, Config, make_config
 
 RUNS, RESULTS = ROOT / "runs" / "studies", ROOT / "results" / "sweep"
+COVERAGES = ("coverage", "coverage_argmax", "coverage_rounded")  # of a draw, under each reading of a trit
 PLAN = yaml.safe_load((Path(__file__).parent / "whole_runs.yaml").read_text(encoding="utf-8"))
 
 
@@ -134,6 +136,36 @@ def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None 
     write_table(output.with_suffix(".csv"), run.evaluations.merge(held_shares(run), on="epoch"))
     kept = summary(setting, seed, run, examined)
     write_sealed(output, kept | {"format": FORMAT, "sha256": sha256(output.with_suffix(".csv"))})
+
+
+def final(setting: str) -> pd.DataFrame:
+    """What is measured at the end of every examined run of a setting, a row for each seed and pathway.
+
+    Divergence from uniform and its least M p(x), coverage, information, rate and distortion of its codes at its
+    temperature, in nats; shares that come back exactly from the codes it reads, means and samples, and from the
+    partner's means. FileError as for `summaries`."""
+    rows = []
+    for summary in summaries(setting):
+        for pathway, row in zip("AB", ("coupled_A", "coupled_B"), strict=True):
+            one, metrics = summary["laboratory"][pathway], summary["metrics"]
+            alone, own, read = one["alone"], one["own"], one["read"]
+            rows.append(
+                {
+                    **{"seed": summary["seed"], "pathway": pathway},
+                    "kl_uniform": alone["kl_uniform"][0],
+                    "least": SIZE * math.exp(alone["min_log_p"]),
+                    "coverage_50000": alone["coverage"]["50000"][0],
+                    **{f"{name}_195000": metrics[pathway][name]["195000"] for name in COVERAGES},
+                    "information": own["information"][0],
+                    "rate": one["rate"],
+                    "distortion": own["distortion"][0],
+                    "exact_at_mean": read["exact_at_mean"],
+                    "exact": read["exact"][0],
+                    "exact_coupled": metrics["reconstruction"]["training"][row],
+                    "kl_half": summary["laboratory"]["pair"]["half"].get("kl_uniform", [math.nan])[0],
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def evaluations(setting: str) -> pd.DataFrame:

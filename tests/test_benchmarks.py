@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from studies import peers
 from tvae_lib.training.config import ROOT, make_config
 from tvae_lib.training.state import HISTORY, initial_state
 from tvae_lib.training.trainer import Trainer
@@ -57,7 +58,7 @@ def test_what_the_benchmark_times_can_be_done():
 
 def test_pyro_and_the_library_train_the_same_single_vae():
     losses = []
-    for kind in (single.WithPyro, single.WithLibrary):
+    for kind in (peers.WithPyro, single.WithLibrary):
         torch.manual_seed(0)
         trained = kind()
         losses.append([trained.epoch(512) for _ in range(3)])

@@ -8,12 +8,14 @@ from tvae_lib.measures.pair import Effort
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.training.config import make_config
 
-SHORT = {"stops": (1, 2), "effort": Effort(4096, information=64, draws=195_000), "total_epochs": 2, "holdout": 0.9}
+EFFORT = Effort(4096, information=64, codes=2, draws=195_000)
+SHORT = {"stops": (1, 2), "effort": EFFORT, "total_epochs": 2, "holdout": 0.9}
 
 
 def test_each_mechanism_is_taken_out_and_put_in_alone(made):
-    few = {"repaired": {}, "no collisions": repairs.OFF}
-    table = made(repairs.ablations(few, {"coupling": repairs.ONE_ALONE["coupling"]}, range(2), range(1), **SHORT))
+    whole, out = {"repaired": repairs.REPAIRED}, {"no collisions": repairs.OFF}
+    alone = {"coupling": repairs.ONE_ALONE["coupling"]}
+    table = made(repairs.ablations(whole, out, alone, range(2), range(1), **SHORT))
     assert table.groupby("variant").size().to_dict() == {"repaired": 4, "no collisions": 4, "coupling alone": 2}
     assert table["kl_half"].gt(0).all()
     last = table[table["epoch"] == 2].set_index(["variant", "seed"])

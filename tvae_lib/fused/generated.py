@@ -127,11 +127,11 @@ def remember(memory, logits, alpha) -> Work:
 
 
 def collisions_twin(logits: Tensor, memory: Tensor):
-    known = fits(logits, memory) and logits.shape[1] == TRITS
+    known = fits(logits, memory) and memory.shape == (HEAD, TAIL)
     return Given.apply(collisions, logits, memory.detach().contiguous()) if known else NotImplemented
 
 
 def remember_twin(memory: Tensor, logits: Tensor, alpha):
-    if not fits(memory, logits, alpha):
+    if not fits(memory, logits, alpha) or memory.shape != (HEAD, TAIL):
         return NotImplemented
     return remember(memory.contiguous(), logits.detach().contiguous(), alpha)[0]

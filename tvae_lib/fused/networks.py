@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tvae_lib.fused.arithmetic import ROWS, arrays_of, compiled, f32, fits, parts
 from tvae_lib.fused.program import Work, piece
-from tvae_lib.operations import TRITS, VALUES
+from tvae_lib.operations import VALUES
 from tvae_lib.system import vae
 
 
@@ -178,7 +178,7 @@ class Network(torch.autograd.Function):
 
 
 def logits(outputs: tuple[Tensor]) -> Tensor:
-    return outputs[0].unflatten(-1, (TRITS, VALUES))
+    return outputs[0].unflatten(-1, (-1, VALUES))
 
 
 # How a module's linear layers, in the order of its parameters, are wired - source, skip, relu - and what they make.

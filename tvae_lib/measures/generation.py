@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tvae_lib.coverage import expected_coverage, full_coverage
-from tvae_lib.operations import ENTROPY, SIZE, TRITS, index_of
+from tvae_lib.operations import SIZE, TRITS, VALUES, index_of
 from tvae_lib.system.vae import joint_factors
 from tvae_lib.training import recording
 from tvae_lib.training.threads import Team, allowed
 
-HEAD = 5  # trits in the first factor of `joint_factors`
 SECOND_EVERY = 4  # E p^2 comes from one chunk in so many: it serves a correction and needs few digits
 CHUNKS = 32  # that are drawn, and then judged, together
 LEAST_BLOCKS = 8  # before the error that they show is believed
@@ -45,7 +44,7 @@ class Marginal(NamedTuple):
 
         With `chosen` operations, indices, the mean is over them alone: what they miss of the uniform probability.
         Equation: eq-kl-uniform. Source: ours."""
-        kl = -ENTROPY - self.log_p()[chosen].mean().item()
+        kl = -math.log(len(self.p)) - self.log_p()[chosen].mean().item()
         variation = (self.second / self.p.square() - 1)[chosen].mean().item() if corrected else 0.0
         return kl - variation / (2 * self.samples)
 
@@ -186,10 +185,12 @@ def generate(
     """Send prior samples z ~ N(0, I) through a decoder alone: p(x) from `samples` of them, `draws` operations.
 
     Fewer samples do where the error of KL(U||p), and what its correction may leave, are below `error`. The draws use
-    the first of the same z. Runs where the generator is; memory does not grow with `samples`.
+    the first of the same z; without any, the decoder may be of tables of any length. Runs where the generator is;
+    memory does not grow with `samples`.
     Equation: eq-marginal. Source: ours."""
     device, size = generator.device, chunk_size(samples, generator.device)
-    shape = (3**HEAD, 3 ** (TRITS - HEAD))
+    trits = decoder(torch.zeros(1, latent, device=device)).shape[1]
+    shape = VALUES ** -(-trits // 2), VALUES ** (trits // 2)
     first = torch.zeros(shape, dtype=torch.float64, device=device)
     second, squared, counted = torch.zeros_like(first), 0, 0
     blocks: list[tuple[Tensor, int]] = []

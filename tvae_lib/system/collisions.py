@@ -6,18 +6,18 @@ alone. M times the probability, less one, is chi^2(p || U), about twice KL(p || 
 import torch
 from torch import Tensor
 
-from tvae_lib.operations import SIZE, TRITS, VALUES
+from tvae_lib.operations import TRITS, VALUES
 from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import joint_factors
 
-HEAD = VALUES ** -(-TRITS // 2)  # combinations of the first five trits
-TAIL = SIZE // HEAD  # and of the other four
+HEAD, TAIL = 3**5, 3**4  # combinations of the first five trits, and of the other four
 ALPHA_MEMORY = 0.998  # of the moving average that is the memory
 
 
-def uniform_memory() -> Tensor:
+def uniform_memory(trits: int = TRITS) -> Tensor:
     """The memory before the first step, 1/M for every operation: (HEAD, TAIL). It pushes nothing."""
-    return torch.full((HEAD, TAIL), 1 / SIZE)
+    head, tail = VALUES ** -(-trits // 2), VALUES ** (trits // 2)
+    return torch.full((head, tail), 1 / (head * tail))
 
 
 @fusible
@@ -28,7 +28,7 @@ def collisions(logits: Tensor, memory: Tensor) -> Tensor:
     where the memory is uniform. Equation: eq-collisions. Source: ours, for Foundations, "Output Entropy" and "Repulsion
     Loss"."""
     head, tail = joint_factors(torch.softmax(logits.movedim(0, -1), -2))
-    return SIZE / len(logits) * ((memory.detach() @ tail) * head).sum() - 1
+    return memory.numel() / len(logits) * ((memory.detach() @ tail) * head).sum() - 1
 
 
 @fusible

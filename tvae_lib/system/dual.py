@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tvae_lib.operations import TRITS
 from tvae_lib.system.fusible import fusible
 from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderA, DecoderB, Posterior, reparameterise
 
@@ -57,12 +58,14 @@ def injected(own: Posterior, other: Posterior, rho: float, tau_own: float, tau_o
 class DualVAE(nn.Module):
     """VAE-A (plain decoder) and VAE-B (residual decoder), coupled by cross-injection.
 
-    50,203 and 117,499 parameters at d = 16. Source: Foundations, "Dual-VAE Architecture"."""
+    50,203 and 117,499 parameters at d = 16 and the nine trits of an operation. Source: Foundations, "Dual-VAE
+    Architecture"."""
 
-    def __init__(self, latent: int = LATENT, last_relu: bool = LAST_RELU):
+    def __init__(self, latent: int = LATENT, last_relu: bool = LAST_RELU, trits: int = TRITS):
         super().__init__()
-        self.A = VAE(DecoderA(latent), latent)
-        self.B = VAE(DecoderB(latent, last_relu=last_relu), latent)
+        self.trits = trits
+        self.A = VAE(DecoderA(latent, trits), latent, trits)
+        self.B = VAE(DecoderB(latent, last_relu=last_relu, trits=trits), latent, trits)
 
     def forward(self, x: Tensor, noise: Tensor, rho, tau_A, tau_B, turns: int = 0) -> DualOutput:
         """One pass: x (N, 9) trits as floats, noise (2, N + K, d) standard normal, for A and for B.

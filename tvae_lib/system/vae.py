@@ -24,13 +24,13 @@ class Posterior(NamedTuple):
 class Encoder(nn.Module):
     """q_phi(z|x): (N, 9) trits as floats -> Posterior with (N, d) mean and log variance.
 
-    Layers 9-256-128-64 with ReLU, then one linear head each.
+    Layers 9-256-128-64 with ReLU, then one linear head each; tables of another length have `trits`.
     Source: Foundations, "Standard VAE Formulation"; sizes as published for v5.5."""
 
-    def __init__(self, latent: int = LATENT):
+    def __init__(self, latent: int = LATENT, trits: int = TRITS):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(TRITS, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()
+            nn.Linear(trits, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()
         )
         self.mean = nn.Linear(64, latent)
         self.log_variance = nn.Linear(64, latent)
@@ -43,14 +43,14 @@ class Encoder(nn.Module):
 class DecoderA(nn.Module):
     """p_theta(x|z) of pathway A: (N, d) -> logits (N, 9, 3). Layers d-32-64-27 with ReLU."""
 
-    def __init__(self, latent: int = LATENT):
+    def __init__(self, latent: int = LATENT, trits: int = TRITS):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(latent, 32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, TRITS * VALUES)
+            nn.Linear(latent, 32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, trits * VALUES)
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.body(z).unflatten(-1, (TRITS, VALUES))
+        return self.body(z).unflatten(-1, (-1, VALUES))
 
 
 class ResidualBlock(nn.Module):
@@ -74,22 +74,22 @@ class DecoderB(nn.Module):
 
     A ReLU after the first block, and after the second where `last_relu`."""
 
-    def __init__(self, latent: int = LATENT, width: int = 128, last_relu: bool = LAST_RELU):
+    def __init__(self, latent: int = LATENT, width: int = 128, last_relu: bool = LAST_RELU, trits: int = TRITS):
         super().__init__()
         self.last_relu = last_relu
         blocks = ResidualBlock(width), ResidualBlock(width, last_relu)
-        self.body = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), *blocks, nn.Linear(width, TRITS * VALUES))
+        self.body = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), *blocks, nn.Linear(width, trits * VALUES))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.body(z).unflatten(-1, (TRITS, VALUES))
+        return self.body(z).unflatten(-1, (-1, VALUES))
 
 
 class VAE(nn.Module):
     """An encoder and a decoder; `dual.DualVAE` holds two of these."""
 
-    def __init__(self, decoder: nn.Module, latent: int = LATENT):
+    def __init__(self, decoder: nn.Module, latent: int = LATENT, trits: int = TRITS):
         super().__init__()
-        self.encoder = Encoder(latent)
+        self.encoder = Encoder(latent, trits)
         self.decoder = decoder
 
     def forward(self, x: Tensor, noise: Tensor, temperature: Tensor | float = 1.0) -> tuple[Posterior, Tensor]:

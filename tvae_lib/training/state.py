@@ -146,8 +146,9 @@ def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> Dual
 
 def initial_state(config: Config, device: torch.device, pair: type[DualVAE] = DualVAE) -> State:
     """The state before the first step. See `HISTORY` for the rows of `history`."""
-    theta, phi = (flatten(module).to(device) for module in untrained(config, pair))
-    memory = {"memory": torch.stack([uniform_memory()] * 2).to(device)} if config.prior_samples else {}
+    model, net = untrained(config, pair)
+    theta, phi = (flatten(module).to(device) for module in (model, net))
+    memory = {"memory": torch.stack([uniform_memory(model.trits)] * 2).to(device)} if config.prior_samples else {}
     zero, count = torch.zeros((), device=device), torch.zeros((), dtype=torch.float64, device=device)
     return {
         "epoch": torch.zeros((), dtype=torch.int64),

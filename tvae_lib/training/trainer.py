@@ -275,7 +275,8 @@ class Trainer:
 
     `step` is the training step, `take` what takes it, and `path` what that is: the step itself (plain), or after
     `hasten` a recording of it. `prescribe` says what each epoch prescribes, where it is not to be the configuration's
-    schedules; `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`."""
+    schedules; `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `data` are the
+    trits (X, n) of what is trained on, where that is not every operation but those held out."""
 
     def __init__(
         self,
@@ -283,13 +284,19 @@ class Trainer:
         device: torch.device | str,
         prescribe: Prescription = prescribe,
         pair: type[DualVAE] = DualVAE,
+        data: Tensor | None = None,
     ):
         self.config = config
         self.prescribe = prescribe
         self.device = torch.device(device)
-        self.trits = all_operations().float().to(self.device)
-        self.indicators = one_hot(all_operations()).to(self.device)
-        parts = split(config.holdout, stream(config.seed, 0, "split"), config.holdout_by)
+        everything = all_operations() if data is None else data
+        self.trits = everything.float().to(self.device)
+        self.indicators = one_hot(everything).to(self.device)
+        parts = (
+            split(config.holdout, stream(config.seed, 0, "split"), config.holdout_by)
+            if data is None
+            else torch.arange(len(data)).split([len(data), 0])
+        )
         self.training, self.held_out = (indices.to(self.device) for indices in parts)
         self.step = Step(config, pair=pair)
         self.take: Callable = self.step
