@@ -18,7 +18,7 @@ def of_repaired(*names: str) -> dict:
 
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
 WHOLE = {"repaired": REPAIRED, "bare": BARE}  # ten seeds
-ONE_OUT = {  # of the repaired pair: ten seeds
+ONE_OUT = {  # of the repaired pair, or another form of one: ten seeds
     "A alone": {"pathways": "A"},
     "B alone": {"pathways": "B"},
     "no coupling": {"cross_injection": False},
@@ -29,9 +29,10 @@ ONE_OUT = {  # of the repaired pair: ten seeds
     "collisions at rest": {"diversity_end": 1.0},
     "no balance": {"gradient_balance": False},
     "StateNet off": {"statenet": "off"},
-    "no phases": {"phases": False, "rho": 0.5},
+    "no averaging": {"averaging": 0.0},
+    "with phases": {"phases": True, "temperatures": "constant", "gate": "open"},
 }
-COUPLED = of_repaired("cross_injection", "injection") | {"rho": 0.5}
+COUPLED = of_repaired("cross_injection", "injection", "rho")
 COLLIDING = of_repaired("diversity", "diversity_end", "prior_samples")
 ONE_ALONE = {  # with the bare pair: five seeds
     "coupling": COUPLED,

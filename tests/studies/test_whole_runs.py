@@ -133,7 +133,7 @@ def test_steps_refuse_with_one_sentence(tmp_path):
 
 # Parameters that came after some of the runs that are kept, all of which have what is now their default.
 YOUNGER = {"holdout_by", "injection", "temperatures", "diversity", "diversity_end", "prior_samples", "memory"}
-YOUNGER |= {"hypergradient", "distance"}
+YOUNGER |= {"hypergradient", "distance", "averaging"}
 
 
 def test_every_setting_is_a_configuration_and_every_summary_is_of_its_setting():

@@ -11,7 +11,17 @@ from tvae_lib.operations import SIZE, all_operations
 from tvae_lib.system import losses, schedules, statenet
 from tvae_lib.system.losses import soft_entropy
 from tvae_lib.training.config import make_config
-from tvae_lib.training.state import HISTORY, RECORD, Controls, flatten, initial_state, prescribe, untrained
+from tvae_lib.training.state import (
+    HISTORY,
+    RECORD,
+    Controls,
+    flatten,
+    initial_state,
+    prescribe,
+    trained,
+    untrained,
+    weights_kept,
+)
 from tvae_lib.training.trainer import Step, Trainer, adamw_update, along_epoch, schedule, state_vector, stepped
 
 CPU = torch.device("cpu")
@@ -186,6 +196,24 @@ def test_repaired_step_is_the_plain_transcription_of_its_equations():
     for name, expected in zip(("loss_A", "loss_B", "ce_A", "ce_B", "alignment"), means.T, strict=True):
         assert column(state, name).tolist() == pytest.approx(expected.tolist(), rel=1e-6), name
     torch.testing.assert_close(state["theta"], flatten(model), rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_kept_are_a_moving_average_that_does_not_act():
+    config, plain = (make_config(preset="repaired", averaging=alpha, **SMALL) for alpha in (0.9, 0.0))
+    trainer = Trainer(config, CPU)
+    state = in_float64(trainer)
+    average, passed = state["theta"].clone(), []
+    trainer.take = lambda *given: passed.append(trainer.step(*given)) or passed[-1]
+    state = trainer.epoch(state)
+    for taken, _ in passed:
+        average = 0.9 * average + 0.1 * taken["theta"]
+    torch.testing.assert_close(weights_kept(state), average)
+    torch.testing.assert_close(flatten(trained(state, config)), average.float())
+    other = Trainer(plain, CPU)
+    last = other.epoch(in_float64(other))
+    assert "average" not in last
+    assert torch.equal(last["theta"], state["theta"])
+    assert torch.equal(weights_kept(last), last["theta"])
 
 
 def test_the_direction_of_an_epoch_and_what_statenet_follows():

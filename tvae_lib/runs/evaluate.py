@@ -15,7 +15,7 @@ from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.losses import TERMS
 from tvae_lib.system.vae import kl_to_prior
 from tvae_lib.training.config import Config
-from tvae_lib.training.state import State, initial_state, load, not_finite
+from tvae_lib.training.state import State, initial_state, load, not_finite, weights_kept
 from tvae_lib.training.threads import alone
 from tvae_lib.training.trainer import Trainer
 
@@ -85,7 +85,7 @@ def evaluation_columns(config: Config) -> list[str]:
 def evaluate(trainer: Trainer, state: State) -> State:
     """Evaluate the state and put the result in its tables; nothing else of the state changes."""
     epoch, config = int(state["epoch"]), trainer.config
-    model = load(trainer.step.model, state["theta"])
+    model = load(trainer.step.model, weights_kept(state))
     verdicts, log_p = judge_both(trainer, model, config.eval_samples, epoch, "evaluation")
     values = {"epoch": epoch, **exact_shares(model, trainer.trits[trainer.training], config.partner_at(state["rho"]))}
     shares = trainer.gradient_shares(state).cpu()
@@ -108,7 +108,7 @@ def not_usable(trainer: Trainer, state: State) -> str:
     Every operation is encoded, and its mean decoded: parameters can be finite and too large to compute with."""
     if lost := not_finite(state):
         return lost
-    model = load(trainer.step.model, state["theta"])
+    model = load(trainer.step.model, weights_kept(state))
     for pathway in PATHWAYS:
         vae = getattr(model, pathway)
         posterior = vae.encoder(trainer.trits)
@@ -129,7 +129,7 @@ def start(config: Config, device: torch.device) -> State:
 def final_metrics(trainer: Trainer, state: State) -> dict:
     """The content of metrics.json: both decoders at the end, beside the untrained ones and the uniform generator."""
     config, epoch = trainer.config, int(state["epoch"])
-    model = load(trainer.step.model, state["theta"])
+    model = load(trainer.step.model, weights_kept(state))
     verdicts, _ = judge_both(trainer, model, config.final_samples, epoch, "final", config.final_error)
     first = dict(zip(evaluation_columns(config), state["evaluations"][0].tolist(), strict=True))
     untrained = {

@@ -22,7 +22,7 @@ from tvae_lib.runs.status import epoch_reached, locked, read_checkpoint, run_pat
 from tvae_lib.system.schedules import CLOCK
 from tvae_lib.training.config import Config, identity
 from tvae_lib.training.ensemble import Ensemble, check_alike, check_replicas
-from tvae_lib.training.state import HISTORY, State, unflatten
+from tvae_lib.training.state import HISTORY, State, unflatten, weights_kept
 from tvae_lib.training.trainer import RECORD_FROM, Trainer
 
 SNAPSHOTS = (0, 40, 120, 150, 250)  # on the clock of the schedules
@@ -175,7 +175,9 @@ class Member:
     def save_model(self, path: Path) -> None:
         net = unflatten(self.state["statenet_theta"], self.trainer.statenet)
         named = {f"statenet.{name}": tensor for name, tensor in net.items()}
-        write_tensors(path, unflatten(self.state["theta"], self.trainer.step.model) | named, identity=self.identity)
+        write_tensors(
+            path, unflatten(weights_kept(self.state), self.trainer.step.model) | named, identity=self.identity
+        )
 
     def save_tables(self) -> None:
         history = pd.DataFrame(self.state["history"][: self.epoch].cpu().numpy(), columns=list(HISTORY))

@@ -41,13 +41,11 @@ BARE = {
     "gradient_balance": False,
     "statenet": "off",
 }
-# Every mechanism of the documents, each in a form that does what its sentence says: notebooks/11_repaired.ipynb.
+# The mechanisms of the documents, each in a form that does what its sentence says: notebooks/11_repaired.ipynb.
 REPAIRED = BARE | {
-    "phases": True,
-    "temperatures": "constant",
-    "gate": "open",
     "cross_injection": True,
     "injection": "in turn",
+    "rho": 0.5,
     "alignment": True,
     "histogram": "gaussian",
     "distance": "squared",
@@ -61,6 +59,7 @@ REPAIRED = BARE | {
     "hypergradient": "epoch",
     "statenet_lr": 0.01,
     "statenet_penalty": 2e-3,
+    "averaging": 0.99,
 }
 PRESETS = {"document": {}, "bare": BARE, "repaired": REPAIRED}
 INJECTIONS = ("mixed", "in turn")
@@ -117,6 +116,7 @@ class Config:
     lr: float = _number(1e-3, *LR_RANGE, "learning rate of AdamW at the start")
     lr_decay: str = _choice("none", ("none", "cosine"), "a factor on lr over the run")
     weight_decay: float = _number(1e-4, 0, 1, "decoupled weight decay")
+    averaging: float = _number(0.0, 0, 0.99999, "of the moving average of the weights that is judged and kept; 0: off")
     pathways: str = _choice("AB", ("AB", "A", "B"), "which train; one alone is not coupled")
     phases: bool = _choice(True, SWITCH, "four phases of rho and tau; False: rho and tau constant")
     last_relu: bool = _choice(LAST_RELU, SWITCH, "a ReLU after decoder B's last residual block")

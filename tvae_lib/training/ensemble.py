@@ -27,6 +27,7 @@ SHARED = (
         "prior_samples",
         "distance",
         "hypergradient",
+        "averaging",
     ),
 )
 

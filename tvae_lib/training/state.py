@@ -141,7 +141,12 @@ def untrained(config: Config, pair: type[DualVAE] = DualVAE) -> tuple[DualVAE, s
 
 def trained(state: State, config: Config, pair: type[DualVAE] = DualVAE) -> DualVAE:
     """The two VAEs of a state, of the class `pair`, on the state's device and in evaluation mode."""
-    return load(pair(config.latent, config.last_relu), state["theta"])
+    return load(pair(config.latent, config.last_relu), weights_kept(state))
+
+
+def weights_kept(state: State) -> Tensor:
+    """The parameters that are judged and kept, (P,): the last ones, or their moving average where there is one."""
+    return state.get("average", state["theta"])
 
 
 def initial_state(config: Config, device: torch.device, pair: type[DualVAE] = DualVAE) -> State:
@@ -165,6 +170,7 @@ def initial_state(config: Config, device: torch.device, pair: type[DualVAE] = Du
         **{name: torch.zeros_like(phi) for name in ("statenet_moment_1", "statenet_moment_2")},
         "statenet_step": count.clone(),
         **memory,
+        **({"average": theta.clone()} if config.averaging else {}),
         "history": torch.full((config.total_epochs, len(HISTORY)), torch.nan, dtype=torch.float64, device=device),
     }
 

@@ -34,7 +34,8 @@ from tvae_lib.training.threads import alone
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas", "memory")  # what a step takes
+# What a step takes of a state.
+STEPPED = ("step", "theta", "moment_1", "moment_2", "update", "norms", "lr", "lambdas", "memory", "average")
 RECORD_FROM = 20  # epochs of a run from which recording the step pays: it takes as long as it saves in about ten
 
 
@@ -60,6 +61,12 @@ def descend(theta, gradient, before, moment_1, moment_2, step, lrs, sizes, weigh
     moved = [lr * part for lr, part in zip(lrs, update.split(sizes), strict=True)]
     norms = torch.stack([part.norm() for part in gradient.split(sizes)])
     return theta - torch.cat(moved), update, moment_1, moment_2, norms, torch.dot(gradient, before)
+
+
+def averaged(average: Tensor, theta: Tensor, alpha: float) -> Tensor:
+    """The moving average of the parameters after a step, alpha average + (1 - alpha) theta: (P,).
+    Equation: eq-average. Source: Polyak and Juditsky (1992)."""
+    return torch.lerp(theta, average, alpha)
 
 
 @fusible
@@ -119,6 +126,7 @@ class Step:
         self.weight_decay = configs[0].weight_decay
         self.turns = turns(configs[0])
         self.far = configs[0].hypergradient == "epoch"
+        self.averaging = configs[0].averaging
         self.mixed = len(configs) > 1
         self.forms = losses.Forms(*(getattr(configs[0], name) for name in losses.Forms._fields))
         self.untempered = configs[0].entropy_of == "untempered"
@@ -190,6 +198,8 @@ class Step:
         if "memory" in state:
             pairs = zip(state["memory"], generated, strict=True)
             new["memory"] = torch.stack([remember(memory, logits, c.memory) for memory, logits in pairs])
+        if "average" in state:
+            new["average"] = averaged(state["average"], theta, self.averaging)
         return state | new | {"norms": average}, record
 
 
