@@ -117,7 +117,7 @@ peers: $(READY) _build/peers/.ready ## train VAEs of pythae and Pyro on the same
 
 _build/peers/.ready: # pythae, in an environment of its own
 	$(PYTHON) -m venv _build/peers
-	_build/peers/bin/python -m pip install --quiet --disable-pip-version-check . pyro-ppl pyyaml pythae
+	_build/peers/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt pythae
 	@touch $@
 
 gpu: ## on a machine with a GPU and torch, no network needed: GPU tests, full run, timing; results in runs/gpu

@@ -143,12 +143,9 @@ def plain_repaired(config, epochs):
     model = untrained(config)[0].double()
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     every = all_operations().long()
-    memories, averages, totals, rho = [torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)] * 2, None, [], 0.0
+    memories, averages, totals, rho = [torch.full((SIZE,), 1 / SIZE, dtype=torch.float64)] * 2, None, [], 0.5
     for epoch in range(epochs):
         t = epoch * 400 / config.total_epochs
-        rho = schedules.permeability(
-            t, t - 400 / config.total_epochs, torch.tensor(rho).double(), torch.zeros(()), 0.0
-        ).item()
         beta, gamma = 0.3 + 0.68 * t / 400, 16 ** (t / 400)
         optimiser.param_groups[0]["lr"] = config.lr * (1 + math.cos(math.pi * t / 400)) / 2
         for (x, indicators), noise in trainer.batches(epoch):
