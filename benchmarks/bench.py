@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from studies import peers
-from studies.limits import pair_of, tables
+from studies.limits import pair_of, tables_of
 from tvae_lib.coverage import measured_coverage
 from tvae_lib.measures.generation import SECOND_EVERY, joint_factors, likeliest
 from tvae_lib.operations import all_operations, index_of
@@ -313,7 +313,7 @@ def grown(trainer: Trainer, clock: Clock, rounds: int) -> dict[str, dict]:
 
     def step_of_tables(trits):
         pair = pair_of(trits)
-        other = Trainer(make_config(preset="repaired"), trainer.device, pair=pair, data=tables(trits))
+        other = Trainer(make_config(preset="repaired"), trainer.device, pair=pair, data=tables_of(trits))
         return steps_of(other, initial_state(other.config, other.device, pair), most)
 
     def p_hat_of(trits):

@@ -25,7 +25,7 @@ SAMPLES = 128  # of the prior for each table that there is, behind what is measu
 DRAWS = 2.54  # for each table, of coverage: those of 50,000 for the 19,683
 
 
-def tables(trits: int) -> Tensor:
+def tables_of(trits: int) -> Tensor:
     """Every table of so many trits once, in the order of its index: (3^n, n) int8."""
     return (torch.cartesian_prod(*[torch.arange(3)] * trits) - 1).to(torch.int8)
 
@@ -123,7 +123,7 @@ def limits(variants=VARIANTS, seeds=range(2), samples=SAMPLES, **given) -> Study
         change = {"preset": "repaired"} | variants[case["variant"]]
         trits, data = change.pop("trits", TRITS), change.pop("data", "all")
         config = make_config(**change | given, seed=case["seed"], device="cpu")
-        every, pair = tables(trits), pair_of(trits)
+        every, pair = tables_of(trits), pair_of(trits)
         chosen = DATA[data](every)
         model = trained(train(config, pair, every[chosen], device), config, pair).cpu()
         found = [case | {"trits": trits, "data": data, "epochs": config.total_epochs}]

@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from studies import limits
-from studies.limits import DATA, favoured, measured_of, orbits, tables
+from studies.limits import DATA, favoured, measured_of, orbits, tables_of
 from tvae_lib.operations import all_operations
 from tvae_lib.rng import stream
 from tvae_lib.system.vae import VAE, DecoderA
 
 
 def test_tables_of_nine_trits_are_the_operations():
-    assert torch.equal(tables(9), all_operations())
-    assert tables(3).unique(dim=0).shape == (27, 3)
+    assert torch.equal(tables_of(9), all_operations())
+    assert tables_of(3).unique(dim=0).shape == (27, 3)
 
 
 def test_a_tenth_is_favoured_ten_times_and_orbits_are_counted():
-    counts = favoured(tables(5)).bincount()
+    counts = favoured(tables_of(5)).bincount()
     assert counts.unique().tolist() == [1, 10]
     assert (counts == 10).sum() == 24
     assert len(orbits(all_operations())) == 1734
@@ -29,7 +29,7 @@ def test_measures_of_a_decoder_that_is_uniform_by_hand():
     for parameter in vae.decoder.parameters():
         parameter.data.zero_()
     chosen = torch.tensor([0, 0, 5])
-    found = measured_of(vae, tables(3), chosen, 64, stream(0, 0, "test"))
+    found = measured_of(vae, tables_of(3), chosen, 64, stream(0, 0, "test"))
     of_data = 2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)
     assert found["kl_uniform"] == pytest.approx(0, abs=1e-5)
     assert found["kl_data"] == pytest.approx(of_data + math.log(27), abs=1e-4)
