@@ -19,6 +19,7 @@ from tvae_lib.measures.reconstruction import sampled_reconstruction, trit_accura
 from tvae_lib.operations import SIZE, all_operations, split
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
+from tvae_lib.runs.evaluate import COVERAGES
 from tvae_lib.runs.execute import execute_together
 from tvae_lib.runs.files import FORMAT, advised, file_error, read_sealed, read_table, sha256, write_sealed, write_table
 from tvae_lib.system import schedules
@@ -26,7 +27,6 @@ from tvae_lib.system.dual import injected
 from tvae_lib.training.config import ROOT, Config, make_config
 
 RUNS, RESULTS = ROOT / "runs" / "studies", ROOT / "results" / "sweep"
-COVERAGES = ("coverage", "coverage_argmax", "coverage_rounded")  # of a draw, under each reading of a trit
 PLAN = yaml.safe_load((Path(__file__).parent / "whole_runs.yaml").read_text(encoding="utf-8"))
 
 
