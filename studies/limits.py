@@ -50,7 +50,7 @@ VARIANTS = {
     **{f"{n} trits": {"trits": n, "total_epochs": epochs} for n, epochs in ((3, 15_600), (5, 15_600), (7, 3120))},
     "9 trits": {},
     "11 trits": {"trits": 11, "total_epochs": 45},
-    **{f"{n} trits, 400 epochs": {"trits": n} for n in (3, 5, 7, 11)},
+    **{f"{n} trits, 400 epochs": {"trits": n} for n in (3, 5, 7)},
     **{f"latent {d}": {"latent": d} for d in (4, 8, 32)},
     **{f"{epochs} epochs": {"total_epochs": epochs} for epochs in (50, 100, 200, 800)},
     **{

@@ -51,7 +51,7 @@ CORNERS = {
 STARTS = {f"lr {lr:g}": {"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.002, 0.003)} | CORNERS
 STOPS = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 LATER = STOPS[-6:]
-EFFORT = Effort(2**19, codes=16, draws=195_000)
+EFFORT, BRIEF = Effort(2**19, codes=16, draws=195_000), Effort(2**17, codes=4, draws=195_000)
 MORE = (*COLUMNS, "distortion", "rate", "kl_half")
 
 
@@ -66,7 +66,7 @@ def ablations(
     return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
 
 
-def starts(settings=STARTS, seeds=range(3), stops=(100, 200, 400), effort=EFFORT, **given) -> Study:
+def starts(settings=STARTS, seeds=range(3), stops=(100, 200, 400), effort=BRIEF, **given) -> Study:
     """The repaired pair from other learning rates and weights, with StateNet and without: starts.csv."""
     cases = [
         {"start": name, "statenet": mode, "seed": seed}
@@ -91,9 +91,9 @@ class OfThePairsSize(DualVAE):
 
 def one_for_two(seeds=range(10), stops=LATER, effort=EFFORT, **given) -> Study:
     """One VAE of the pair's size with all that the repaired pair has for one: one_for_two.csv."""
-    cases = with_seeds(["with collisions", "bare"], seeds)
 
     def changes(case: Case) -> dict:
-        return (REPAIRED if case["variant"] == "with collisions" else BARE) | {"pathways": "B"}
+        return REPAIRED | {"pathways": "B"}
 
+    cases = with_seeds(["with collisions"], seeds)
     return judged("one_for_two", cases, stops, effort, changes, columns=MORE, pair=OfThePairsSize, **given)

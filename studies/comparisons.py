@@ -1,0 +1,74 @@
+"""Variants of a table side by side: what each has at the end, and how it compares with another, paired by seed."""
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from studies.tables import interval
+
+LAST, SINCE = 400, 200  # epochs: the last, and the first of the last half
+NEARLY = 0.99  # share of the operations from which "every one comes back" is said
+
+
+class Compared(NamedTuple):
+    """A mean over seeds, its 95 % interval (Student's t, paired), and the number of seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def at_end(table: pd.DataFrame, variant: str, column: str, epoch: int = LAST) -> pd.Series:
+    """A column of a variant at an epoch, by seed."""
+    chosen = table[(table["variant"] == variant) & (table["epoch"] == epoch)]
+    return chosen.set_index("seed")[column].sort_index()
+
+
+def difference(these: pd.Series, those: pd.Series) -> Compared:
+    """These less those, of the seeds that both have."""
+    apart = (these - those).dropna()
+    if apart.nunique() == 1:
+        return Compared(*[float(apart.iloc[0])] * 3, len(apart))
+    mean, half = interval(apart)
+    return Compared(mean, mean - half, mean + half, len(apart))
+
+
+def ratio(these: pd.Series, those: pd.Series) -> Compared:
+    """These over those, of the seeds that both have: the geometric mean."""
+    found = difference(these.map(math.log), those.map(math.log))
+    return found._replace(**{name: math.exp(getattr(found, name)) for name in ("mean", "low", "high")})
+
+
+def until_exact(table: pd.DataFrame, variant: str, pathway: str) -> pd.Series:
+    """The first epoch judged at which nearly all operations come back from the mean of the code read, by seed.
+
+    Infinite where none is."""
+    chosen = table[table["variant"] == variant].sort_values("epoch")
+    back = chosen[chosen[f"exact_injected_{pathway}"] >= NEARLY].groupby("seed")["epoch"].first()
+    return back.reindex(chosen["seed"].unique()).astype(float).fillna(math.inf).sort_index()
+
+
+def entropy_gap(table: pd.DataFrame, variant: str) -> pd.Series:
+    """|H_A - H_B| of the last half's judged epochs, in nats: a mean by seed."""
+    late = table[(table["variant"] == variant) & (table["epoch"] >= SINCE)]
+    return (late["entropy_A"] - late["entropy_B"]).abs().groupby(late["seed"]).mean()
+
+
+def steadiness(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Whether a setting's whole runs improve steadily, and lose nothing: a row for each pathway and seed.
+
+    `not_rising`: share of the steps between evaluations, from the first after training began, in which KL(U||p) does
+    not rise by more than twice its error; `held`: the least share of the operations held once 99 % were, or at the end
+    where they never were."""
+    rows = []
+    for pathway in "AB":
+        kl, error, held = (f"{name}_{pathway}" for name in ("kl_uniform", "kl_uniform_error", "held"))
+        for seed, run in evaluations[evaluations["epoch"] > 0].sort_values("epoch").groupby("seed"):
+            rise = run[kl].diff().iloc[1:]
+            slack = 2 * (run[error] ** 2 + run[error].shift() ** 2).pow(0.5).iloc[1:]
+            reached = run[held] >= NEARLY
+            since = run.loc[reached.idxmax() :] if reached.any() else run.tail(1)
+            rows.append((pathway, seed, (rise <= slack).mean(), since[held].min()))
+    return pd.DataFrame(rows, columns=["pathway", "seed", "not_rising", "held"])
