@@ -29,16 +29,15 @@ def at_end(table: pd.DataFrame, variant: str, column: str, epoch: int = LAST) ->
 def difference(these: pd.Series, those: pd.Series) -> Compared:
     """These less those, of the seeds that both have."""
     apart = (these - those).dropna()
-    if apart.nunique() == 1:
-        return Compared(*[float(apart.iloc[0])] * 3, len(apart))
-    mean, half = interval(apart)
+    alike = (apart == apart.iloc[0]).all()
+    mean, half = (float(apart.iloc[0]), 0.0) if alike else interval(apart)
     return Compared(mean, mean - half, mean + half, len(apart))
 
 
 def ratio(these: pd.Series, those: pd.Series) -> Compared:
     """These over those, of the seeds that both have: the geometric mean."""
-    found = difference(these.map(math.log), those.map(math.log))
-    return found._replace(**{name: math.exp(getattr(found, name)) for name in ("mean", "low", "high")})
+    mean, low, high, seeds = difference(these.map(math.log), those.map(math.log))
+    return Compared(math.exp(mean), math.exp(low), math.exp(high), seeds)
 
 
 def until_exact(table: pd.DataFrame, variant: str, pathway: str) -> pd.Series:

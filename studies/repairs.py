@@ -1,9 +1,14 @@
 """The repaired pair: without each mechanism, with one alone, started elsewhere, against one VAE. Chapters 10 and 11."""
 
+from itertools import pairwise
+
+from torch import nn
+
 from studies.rates import WIDE
 from studies.study import Case, Study
 from studies.variants import COLUMNS, judged, with_seeds
 from tvae_lib.measures.pair import Effort
+from tvae_lib.operations import TRITS, VALUES
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.vae import LAST_RELU, LATENT, VAE, DecoderB
 from tvae_lib.training.config import PRESETS
@@ -18,23 +23,25 @@ def of_repaired(*names: str) -> dict:
 
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
 WHOLE = {"repaired": REPAIRED, "bare": BARE}  # ten seeds
-ONE_OUT = {  # of the repaired pair, or another form of one: ten seeds
+ONE_OUT = {  # of the repaired pair: ten
     "A alone": {"pathways": "A"},
     "B alone": {"pathways": "B"},
     "no coupling": {"cross_injection": False},
-    "codes mixed": {"injection": "mixed"},
     "no alignment": {"alignment": False},
-    "aligned by absolute value": {"distance": "absolute"},
     "no collisions": OFF,
-    "collisions at rest": {"diversity_end": 1.0},
     "no balance": {"gradient_balance": False},
     "StateNet off": {"statenet": "off"},
-    "no averaging": {"averaging": 0.0},
     "with phases": {"phases": True, "temperatures": "constant", "gate": "open"},
+}
+OTHER_FORMS = {  # five
+    "codes mixed": {"injection": "mixed"},
+    "aligned by absolute value": {"distance": "absolute"},
+    "collisions at rest": {"diversity_end": 1.0},
+    "no averaging": {"averaging": 0.0},
 }
 COUPLED = of_repaired("cross_injection", "injection", "rho")
 COLLIDING = of_repaired("diversity", "diversity_end", "prior_samples")
-ONE_ALONE = {  # with the bare pair: five seeds
+ONE_ALONE = {  # with the bare pair: five
     "coupling": COUPLED,
     "alignment": of_repaired("alignment", "histogram", "distance"),
     "collisions": COLLIDING,
@@ -56,13 +63,21 @@ MORE = (*COLUMNS, "distortion", "rate", "kl_half")
 
 
 def ablations(
-    whole=WHOLE, out=ONE_OUT, alone=ONE_ALONE, seeds=range(10), fewer=range(5), stops=STOPS, effort=EFFORT, **given
-):
-    """The repaired and the bare pair, the one without each mechanism, the other with each alone: ablations.csv."""
-    taken_out = {name: REPAIRED | change for name, change in out.items()}
+    whole=WHOLE,
+    out=ONE_OUT,
+    forms=OTHER_FORMS,
+    alone=ONE_ALONE,
+    seeds=range(10),
+    fewer=range(5),
+    stops=STOPS,
+    effort=EFFORT,
+    **given,
+) -> Study:
+    """The repaired pair without each mechanism and with other forms, the bare one with each alone: ablations.csv."""
+    taken_out, others = ({name: REPAIRED | change for name, change in some.items()} for some in (out, forms))
     put_in = {f"{name} alone": BARE | change for name, change in alone.items()}
-    changes = whole | taken_out | put_in
-    cases = with_seeds(whole | taken_out, seeds) + with_seeds(put_in, fewer)
+    changes = whole | taken_out | others | put_in
+    cases = with_seeds(whole | taken_out, seeds) + with_seeds(others | put_in, fewer)
     return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
 
 
@@ -81,19 +96,28 @@ def starts(settings=STARTS, seeds=range(3), stops=(100, 200, 400), effort=BRIEF,
     return judged("starts", cases, stops, effort, changes, columns=MORE, **given)
 
 
+class WideA(nn.Sequential):
+    """Decoder A with 230 and 460 for its 32 and 64 units; codes (N, 16) -> logits (N, 9, 3)."""
+
+    def __init__(self, latent: int = LATENT):
+        widths = (latent, 230, 460, TRITS * VALUES)
+        layers = [part for two in pairwise(widths) for part in (nn.Linear(*two), nn.ReLU())]
+        super().__init__(*layers[:-1], nn.Unflatten(-1, (TRITS, VALUES)))
+
+
 class OfThePairsSize(DualVAE):
-    """Pathway B alone, with as many parameters as the pair has, to 1 %; A is there and not trained."""
+    """Two that are trained one at a time, each with as many parameters as the pair has, to 1 %."""
 
     def __init__(self, latent: int = LATENT, last_relu: bool = LAST_RELU):
         super().__init__(latent, last_relu)
-        self.B = VAE(DecoderB(latent, WIDE, last_relu), latent)
+        self.A, self.B = VAE(WideA(latent), latent), VAE(DecoderB(latent, WIDE, last_relu), latent)
 
 
 def one_for_two(seeds=range(10), stops=LATER, effort=EFFORT, **given) -> Study:
-    """One VAE of the pair's size with all that the repaired pair has for one: one_for_two.csv."""
+    """One VAE of the pair's size, of A's form or of B's, with what the repaired pair has for one: one_for_two.csv."""
 
     def changes(case: Case) -> dict:
-        return REPAIRED | {"pathways": "B"}
+        return REPAIRED | {"pathways": case["variant"]}
 
-    cases = with_seeds(["with collisions"], seeds)
+    cases = with_seeds(["A", "B"], seeds)
     return judged("one_for_two", cases, stops, effort, changes, columns=MORE, pair=OfThePairsSize, **given)
