@@ -168,6 +168,26 @@ def final(setting: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def held_out(setting: str) -> pd.DataFrame:
+    """What becomes of the operations that were held out of every run of a setting, a row for each seed and pathway.
+
+    `exact`: the share that comes back from the mean of the code that a decoder reads; `rarer`: how much less the mean
+    of log p(x) is than that of the operations trained on, in nats. FileError as for `summaries`."""
+    rows = []
+    for summary in summaries(setting):
+        read = "alone" if make_config(**summary["parameters"]).mixed_at(1.0) == 0 else "coupled"
+        for pathway in "AB":
+            surprise = {part: found["surprise"] for part, found in summary["generalisation"][pathway].items()}
+            rows.append(
+                {
+                    **{"seed": summary["seed"], "pathway": pathway},
+                    "exact": summary["metrics"]["reconstruction"]["held_out"][f"{read}_{pathway}"],
+                    "rarer": surprise["held_out"] - surprise["training"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def evaluations(setting: str) -> pd.DataFrame:
     """The kept evaluations of all seeds of a setting, with a column `seed`; FileError as for `summaries`."""
     kept = [(summary["seed"], run_dir(RESULTS, setting, summary["seed"])) for summary in summaries(setting)]

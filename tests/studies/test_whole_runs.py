@@ -99,6 +99,22 @@ def test_results_are_read_by_setting_in_the_order_of_seeds(sweep):
     assert whole_runs.evaluations("tiny")["seed"].tolist() == [2, 2, 10, 10]
 
 
+@pytest.mark.parametrize(("preset", "exact"), [("repaired", [0.9, 0.8]), ("document", [0.7, 0.6])])
+def test_what_is_held_out_is_judged_on_the_codes_that_are_read(monkeypatch, preset, exact):
+    surprise = {"training": {"surprise": 0.1}, "held_out": {"surprise": 0.35}}
+    shares = {"alone_A": 0.9, "alone_B": 0.8, "coupled_A": 0.7, "coupled_B": 0.6}
+    kept = {
+        "seed": 3,
+        "parameters": {"preset": preset, "device": "cpu"},
+        "metrics": {"reconstruction": {"held_out": shares}},
+        "generalisation": {"A": surprise, "B": surprise},
+    }
+    monkeypatch.setattr(whole_runs, "summaries", lambda setting: [kept])
+    found = whole_runs.held_out("tiny").set_index("pathway")
+    assert found["exact"].tolist() == exact
+    assert found["rarer"].tolist() == pytest.approx([0.25, 0.25])
+
+
 def test_a_setting_with_fewer_seeds_needs_no_more(sweep, monkeypatch):
     for path in sweep.glob("seed10.*"):
         path.unlink()
