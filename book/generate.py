@@ -267,9 +267,10 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
     counts = Counter(found[claim["id"]][0]["verdict"] for claim in decided)
     lines = [NOTICE, "# What the chapters established\n"]
     told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
+    still = f"({undecided} more are open.) " if (undecided := len(claims) - len(decided)) else ""
     lines.append(
         f"One line for each of the {len(decided)} claims that have a verdict: {told}.\n"
-        f"({len(claims) - len(decided)} more are open.) {{doc}}`readings` has the {counts[DEPENDS]} that depend on\n"
+        f"{still}{{doc}}`readings` has the {counts[DEPENDS]} that depend on\n"
         "how the documents are read. The claim in our words, and the first sentence of what was found. All of it,\n"
         "with the evidence, is in {doc}`the ledger <claims>`.\n"
     )
