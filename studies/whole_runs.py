@@ -19,7 +19,6 @@ from tvae_lib.measures.reconstruction import sampled_reconstruction, trit_accura
 from tvae_lib.operations import SIZE, all_operations, split
 from tvae_lib.rng import stream
 from tvae_lib.runs.directory import Run
-from tvae_lib.runs.evaluate import COVERAGES
 from tvae_lib.runs.execute import execute_together
 from tvae_lib.runs.files import FORMAT, advised, file_error, read_sealed, read_table, sha256, write_sealed, write_table
 from tvae_lib.system import schedules
@@ -141,7 +140,7 @@ def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None 
 def final(setting: str) -> pd.DataFrame:
     """What is measured at the end of every examined run of a setting, a row for each seed and pathway.
 
-    Divergence from uniform and its least M p(x), coverage, information, rate and distortion of its codes at its
+    Divergence from uniform and its least M p(x), expected coverage, information, rate and distortion of its codes at its
     temperature, in nats; shares that come back exactly from the codes it reads, means and samples, and from the
     partner's means. FileError as for `summaries`."""
     rows = []
@@ -155,7 +154,8 @@ def final(setting: str) -> pd.DataFrame:
                     "kl_uniform": alone["kl_uniform"][0],
                     "least": SIZE * math.exp(alone["min_log_p"]),
                     "coverage_50000": alone["coverage"]["50000"][0],
-                    **{f"{name}_195000": metrics[pathway][name]["195000"] for name in COVERAGES},
+                    "coverage_195000": alone["coverage"]["195000"][0],
+                    **{f"{name}_195000": alone[f"{name}_coverage"]["195000"][0] for name in ("argmax", "rounded")},
                     "information": own["information"][0],
                     "rate": one["rate"],
                     "distortion": own["distortion"][0],
