@@ -208,7 +208,7 @@ def ledger(claims: list[dict], found: dict[str, list[dict]]) -> str:
     lines = [NOTICE, "# The ledger of claims\n"]
     lines.append(
         "Every testable statement of the two documents, in our words, with the verdict that a chapter gave it and the\n"
-        "place of the evidence. Claims marked *ours* are this book's. A claim is *open* until its chapter is written.\n"
+        "place of the evidence. Claims marked *ours* are this book's. A claim is *open* until a chapter decides it.\n"
     )
     lines.append("| verdict | claims |\n|---|---|")
     for word in (*VERDICTS, "open"):

@@ -23,6 +23,8 @@ STUDIES = {
     "sobol": "generators.sobol",
     "importance": "generators.importance",
     "early": "generators.early",
+    "ablations": "repairs.ablations",
+    "one_for_two": "repairs.one_for_two",
 }
 
 

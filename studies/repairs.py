@@ -22,8 +22,8 @@ def of_repaired(*names: str) -> dict:
 
 
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
-WHOLE = {"repaired": REPAIRED, "bare": BARE}  # ten seeds
-ONE_OUT = {  # of the repaired pair: ten
+WHOLE = {"repaired": REPAIRED, "bare": BARE}
+ONE_OUT = {  # of the repaired pair
     "A alone": {"pathways": "A"},
     "B alone": {"pathways": "B"},
     "no coupling": {"cross_injection": False},
@@ -33,7 +33,7 @@ ONE_OUT = {  # of the repaired pair: ten
     "StateNet off": {"statenet": "off"},
     "with phases": {"phases": True, "temperatures": "constant", "gate": "open"},
 }
-OTHER_FORMS = {  # five
+OTHER_FORMS = {  # fewer seeds, as those below
     "codes mixed": {"injection": "mixed"},
     "aligned by absolute value": {"distance": "absolute"},
     "collisions at rest": {"diversity_end": 1.0},
@@ -41,7 +41,7 @@ OTHER_FORMS = {  # five
 }
 COUPLED = of_repaired("cross_injection", "injection", "rho")
 COLLIDING = of_repaired("diversity", "diversity_end", "prior_samples")
-ONE_ALONE = {  # with the bare pair: five
+ONE_ALONE = {  # with the bare pair
     "coupling": COUPLED,
     "alignment": of_repaired("alignment", "histogram", "distance"),
     "collisions": COLLIDING,
@@ -67,8 +67,8 @@ def ablations(
     out=ONE_OUT,
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
-    seeds=range(10),
-    fewer=range(5),
+    seeds=range(3),
+    fewer=range(1),
     stops=STOPS,
     effort=EFFORT,
     **given,
@@ -113,7 +113,7 @@ class OfThePairsSize(DualVAE):
         self.A, self.B = VAE(WideA(latent), latent), VAE(DecoderB(latent, WIDE, last_relu), latent)
 
 
-def one_for_two(seeds=range(10), stops=LATER, effort=EFFORT, **given) -> Study:
+def one_for_two(seeds=range(3), stops=LATER, effort=EFFORT, **given) -> Study:
     """One VAE of the pair's size, of A's form or of B's, with what the repaired pair has for one: one_for_two.csv."""
 
     def changes(case: Case) -> dict:

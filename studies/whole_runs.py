@@ -140,8 +140,8 @@ def summarise(setting: str, seed: int, folder: Path = RUNS, output: Path | None 
 def final(setting: str) -> pd.DataFrame:
     """What is measured at the end of every examined run of a setting, a row for each seed and pathway.
 
-    Divergence from uniform and its least M p(x), expected coverage, information, rate and distortion of its codes at its
-    temperature, in nats; shares that come back exactly from the codes it reads, means and samples, and from the
+    Divergence from uniform and its least M p(x), expected coverage; information, rate and distortion of its codes at
+    its temperature, in nats; shares that come back exactly from the codes it reads, means and samples, and from the
     partner's means. FileError as for `summaries`."""
     rows = []
     for summary in summaries(setting):
