@@ -145,7 +145,7 @@ def test_registry_has_every_claim_once_with_a_chapter_and_a_source():
     ids = [claim["id"] for claim in CLAIMS]
     series = {"P": 5, "V": 5, "D": 11, "X": 18, "S": 10, "L": 10, "F": 16, "C": 9, "G": 3}
     assert sorted(ids) == sorted(f"{letter}{n}" for letter, count in series.items() for n in range(1, count + 1))
-    assert all(set(claim) == {"id", "chapter", "source", "claim"} for claim in CLAIMS)
+    assert all(set(claim) - {"open"} == {"id", "chapter", "source", "claim"} for claim in CLAIMS)
 
 
 def test_claims_of_a_written_chapter_are_decided():
@@ -156,7 +156,7 @@ def test_claims_of_a_written_chapter_are_decided():
     written = set(decided.values())
     for claim in CLAIMS:
         if claim["chapter"] in written:
-            assert decided.get(claim["id"]) == claim["chapter"], claim["id"]
+            assert decided.get(claim["id"]) == (None if claim.get("open") else claim["chapter"]), claim["id"]
 
 
 def test_ledger_lists_open_claims_as_open():
