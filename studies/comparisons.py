@@ -20,9 +20,9 @@ class Compared(NamedTuple):
     seeds: int
 
 
-def at_end(table: pd.DataFrame, variant: str, column: str, epoch: int = LAST) -> pd.Series:
-    """A column of a variant at an epoch, by seed."""
-    chosen = table[(table["variant"] == variant) & (table["epoch"] == epoch)]
+def at_end(table: pd.DataFrame, variant: str, column: str) -> pd.Series:
+    """A column of a variant at the last epoch, by seed."""
+    chosen = table[(table["variant"] == variant) & (table["epoch"] == LAST)]
     return chosen.set_index("seed")[column].sort_index()
 
 

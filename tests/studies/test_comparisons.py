@@ -25,7 +25,6 @@ def table():
 
 def test_what_a_variant_has_at_the_end_is_by_seed(table):
     assert at_end(table, "repaired", "exact_injected_A").to_dict() == {0: 0.98, 1: 1.0}
-    assert at_end(table, "repaired", "exact_injected_A", epoch=5).to_dict() == {0: 0.2, 1: 0.2}
 
 
 def test_the_first_epoch_with_nearly_all_is_told_or_that_there_is_none(table):
