@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from studies.study import Case, Study, slug
+from studies.study import Case, Study, slug, train_together
 from studies.variants import with_seeds
 from tvae_lib.coverage import expected_coverage
 from tvae_lib.measures.codes import information
@@ -16,9 +16,8 @@ from tvae_lib.operations import TRITS, symmetries
 from tvae_lib.rng import stream
 from tvae_lib.system.dual import DualVAE
 from tvae_lib.system.vae import VAE
-from tvae_lib.training.config import Config, make_config
-from tvae_lib.training.state import State, initial_state, trained
-from tvae_lib.training.trainer import RECORD_FROM, Trainer
+from tvae_lib.training.config import make_config
+from tvae_lib.training.state import trained
 
 STEPS = 15_600  # of 400 epochs with every operation once
 SAMPLES = 128  # of the prior for each table that there is, behind what is measured
@@ -104,18 +103,6 @@ def measured_of(vae: VAE, every: Tensor, chosen: Tensor, samples: int, generator
     }
 
 
-def train(config: Config, pair: type[DualVAE], data: Tensor, device: str) -> State:
-    """The state after a configuration's training on other data (X, n)."""
-    on = torch.device(device)
-    trainer = Trainer(config, on, pair=pair, data=data)
-    state = initial_state(config, on, pair)
-    if config.total_epochs >= RECORD_FROM:
-        trainer.hasten(state)
-    for _ in range(config.total_epochs):
-        state = trainer.epoch(state)
-    return state
-
-
 def limits(variants=VARIANTS, seeds=range(2), samples=SAMPLES, **given) -> Study:
     """The repaired pair where tables, codes, training or data are others: limits.csv."""
 
@@ -125,7 +112,9 @@ def limits(variants=VARIANTS, seeds=range(2), samples=SAMPLES, **given) -> Study
         config = make_config(**change | given, seed=case["seed"], device="cpu")
         every, pair = tables_of(trits), pair_of(trits)
         chosen = DATA[data](every)
-        model = trained(train(config, pair, every[chosen], device), config, pair).cpu()
+        stops = [config.total_epochs]
+        ((_, state),) = train_together([config], device, stops, pair, data=every[chosen])
+        model = trained(state, config, pair).cpu()
         found = [case | {"trits": trits, "data": data, "epochs": config.total_epochs}]
         for p, vae in (("A", model.A), ("B", model.B)):
             row = measured_of(vae, every, chosen, samples, stream(config.seed, 0, f"limits {p}"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from studies.tables import Table, is_as_made, keep
 from tvae_lib.errors import ParameterError
@@ -129,13 +130,14 @@ def train_together(
     pair: type[DualVAE] = DualVAE,
     prescribe: Prescription = prescribe,
     start: Sequence[State] = (),
+    data: Tensor | None = None,
 ) -> Iterator[tuple[int, State]]:
     """Train every configuration, and yield (its place in the list, its state) after each number of epochs in `stops`.
 
     On a GPU those that can be replicas of one ensemble are; on a CPU they come one after the other, and those share a
     recorded step. `pair` is the class of the two VAEs, where they are not to be coupled as in `DualVAE`; `prescribe`
-    says what each epoch prescribes; `start` holds the states, all at one epoch, from which to go on. ParameterError
-    where a stop is out of range."""
+    says what each epoch prescribes; `start` holds the states, all at one epoch, from which to go on; `data` are tables
+    (X, n) in the place of the operations. ParameterError where a stop is out of range."""
     total = min((config.total_epochs for config in configs), default=max(stops))
     first = int(start[0]["epoch"]) if start else 0
     if not first < min(stops) <= max(stops) <= total:
@@ -147,8 +149,10 @@ def train_together(
         groups.setdefault(signature(config) if is_gpu(device) else i, []).append(i)
     for group in groups.values():
         given = [configs[i] for i in group]
-        alone = len(given) == 1
-        trainer = Trainer(given[0], device, prescribe, pair) if alone else Ensemble(given, device, pair, prescribe)
+        if len(given) == 1:
+            trainer = Trainer(given[0], device, prescribe, pair, data)
+        else:
+            trainer = Ensemble(given, device, pair, prescribe, data)
         state = trainer.stack([start[i] if start else initial_state(configs[i], device, pair) for i in group])
         kind = (len(group), signature(given[0]), trainer.step.used)
         if total >= RECORD_FROM and kind not in recorded:

@@ -77,10 +77,11 @@ class Ensemble(Trainer):
         device: torch.device | str,
         pair: type[DualVAE] = DualVAE,
         prescribe: Prescription = prescribe,
+        data: Tensor | None = None,
     ):
         check_replicas(configs)
-        super().__init__(configs[0], device, prescribe, pair)
-        self.members = [Trainer(config, device, prescribe) for config in configs]
+        super().__init__(configs[0], device, prescribe, pair, data)
+        self.members = [Trainer(config, device, prescribe, data=data) for config in configs]
         for i, member in enumerate(self.members):
             if len(member.held_out) != len(self.held_out):
                 raise ParameterError(
