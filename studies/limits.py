@@ -20,7 +20,7 @@ from tvae_lib.training.config import make_config
 from tvae_lib.training.state import trained
 
 STEPS = 15_600  # of 400 epochs with every operation once
-SAMPLES = 128  # of the prior for each table that there is, behind what is measured
+SAMPLES, FEWEST = 128, 2**20  # of the prior for each table that there is, and in all, behind what is measured
 DRAWS = 2.54  # for each table, of coverage: those of 50,000 for the 19,683
 
 
@@ -83,7 +83,7 @@ def measured_of(vae: VAE, every: Tensor, chosen: Tensor, samples: int, generator
     Divergences in nats: from the uniform distribution to p, and from that of the data to p."""
     every, chosen = every.to(generator.device), chosen.to(generator.device)
     posterior = vae.encoder(every.float())
-    marginal, _ = generate(vae.decoder, posterior.mean.shape[1], samples * len(every), 0, generator)
+    marginal, _ = generate(vae.decoder, posterior.mean.shape[1], samples, 0, generator)
     back = is_back(vae, every).double()
     law = torch.bincount(chosen, minlength=len(every)).double() / len(chosen)
     at_most = torch.xlogy(law, law * len(every)).sum().item()  # KL of the data from uniform
@@ -111,13 +111,13 @@ def limits(variants=VARIANTS, seeds=range(2), samples=SAMPLES, **given) -> Study
         trits, data = change.pop("trits", TRITS), change.pop("data", "all")
         config = make_config(**change | given, seed=case["seed"], device="cpu")
         every, pair = tables_of(trits), pair_of(trits)
-        chosen = DATA[data](every)
+        chosen, size = DATA[data](every), max(samples * len(every), FEWEST)
         stops = [config.total_epochs]
         ((_, state),) = train_together([config], device, stops, pair, data=every[chosen])
         model = trained(state, config, pair).cpu()
         found = [case | {"trits": trits, "data": data, "epochs": config.total_epochs}]
         for p, vae in (("A", model.A), ("B", model.B)):
-            row = measured_of(vae, every, chosen, samples, stream(config.seed, 0, f"limits {p}"))
+            row = measured_of(vae, every, chosen, size, stream(config.seed, 0, f"limits {p}"))
             found[0] |= {f"{name}_{p}": value for name, value in row.items()}
         return found
 

@@ -29,7 +29,7 @@ def test_measures_of_a_decoder_that_is_uniform_by_hand():
     for parameter in vae.decoder.parameters():
         parameter.data.zero_()
     chosen = torch.tensor([0, 0, 5])
-    found = measured_of(vae, tables_of(3), chosen, 64, stream(0, 0, "test"))
+    found = measured_of(vae, tables_of(3), chosen, 1728, stream(0, 0, "test"))
     of_data = 2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)
     assert found["kl_uniform"] == pytest.approx(0, abs=1e-5)
     assert found["kl_data"] == pytest.approx(of_data + math.log(27), abs=1e-4)
