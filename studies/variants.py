@@ -45,6 +45,10 @@ WITHOUT = {  # five
     "no balance": {"gradient_balance": False},
     "no output entropy": {"alpha_ent": 0.0},
     "no repulsion": {"alpha_rep": 0.0},
+    "no alignment": {"alignment": False},
+    "no phases": {"phases": False},
+    "A alone": {"pathways": "A"},
+    "B alone": {"pathways": "B"},
 }
 BY_HAND = {  # without StateNet: three
     "lr 0.0003": {"statenet": "off", "lr": 0.0003},

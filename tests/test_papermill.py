@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from shared import start
 
 from tvae_lib.runs.files import read_sealed, write_sealed
 from tvae_lib.training.config import FIELDS, REFERENCE, ROOT
@@ -154,3 +155,23 @@ def test_changing_a_number_alone_makes_nbval_fail_with_the_sentence_that_names_t
     done = nbval(tree)
     assert done.returncode == 1
     assert "history.csv' is not what the run wrote, as its digest shows" in done.stdout
+
+
+def test_runs_are_compared_by_papermill_finished_or_not(tmp_path):
+    notebook, out = ROOT / "notebooks" / "12_compare.ipynb", tmp_path / "out.ipynb"
+    start(tmp_path / "one-seed0")
+    start(tmp_path / "one-seed1", seed=1, epochs=3)
+    runs = ",".join(f"{tmp_path}/one-seed{seed}" for seed in (0, 1)) + ",reference"
+    done = papermill(notebook, out, "--cwd", "notebooks", *parameters(runs=runs, metrics="kl_uniform,ce"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = "".join(o.get("text", "") for cell in nbformat.read(out, 4).cells for o in cell.get("outputs", []))
+    rows = [line.split(",") for line in printed.splitlines() if ",ce,A," in line]
+    assert [row[0] for row in rows] == [f"{tmp_path}/one", "reference"]
+    assert float(rows[0][4]) > 0
+
+
+def test_what_cannot_be_compared_ends_papermill_with_one_sentence(tmp_path):
+    notebook, out = ROOT / "notebooks" / "12_compare.ipynb", tmp_path / "out.ipynb"
+    done = papermill(notebook, out, "--cwd", "notebooks", *parameters(runs="reference,nowhere"))
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("ParameterError: runs is 'nowhere'")
