@@ -25,6 +25,9 @@ STUDIES = {
     "early": "generators.early",
     "ablations": "repairs.ablations",
     "one_for_two": "repairs.one_for_two",
+    "starts": "repairs.starts",
+    "limits": "limits.limits",
+    "peers": "peers.peers",
 }
 
 

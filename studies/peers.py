@@ -3,6 +3,7 @@
 pythae is in an environment of its own (`make peers`). What it trains is judged as ours: a trit's probabilities are its
 decoder's three outputs over their sum. Chapter 11 reads the table."""
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from studies.rates import COLUMNS, EFFORT
 from studies.study import Case, Study, slug
 from studies.variants import with_seeds
+from tvae_lib.errors import UserError
 from tvae_lib.measures.pair import Effort, Pathway, measured_alone
 from tvae_lib.operations import all_operations, one_hot
 from tvae_lib.rng import stream
@@ -95,6 +97,8 @@ def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
     """A model of pythae with its own networks, binary cross-entropy and its own trainer."""
 
     def train(seed: int, epochs: int) -> VAE:
+        if not importlib.util.find_spec("pythae"):
+            raise UserError("pythae is not installed here; `make peers` has it in an environment of its own.")
         from pythae import models, pipelines, trainers
 
         torch.manual_seed(seed)

@@ -58,7 +58,7 @@ CORNERS = {
 STARTS = {f"lr {lr:g}": {"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.002, 0.003)} | CORNERS
 STOPS = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 LATER = STOPS[-6:]
-EFFORT, BRIEF = Effort(2**19, codes=16, draws=195_000), Effort(2**17, codes=4, draws=195_000)
+EFFORT, FINAL = Effort(2**19, codes=16, draws=195_000), Effort(2**21, codes=16, draws=195_000)
 MORE = (*COLUMNS, "distortion", "rate", "kl_half")
 
 
@@ -81,7 +81,7 @@ def ablations(
     return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
 
 
-def starts(settings=STARTS, seeds=range(3), stops=(100, 200, 400), effort=BRIEF, **given) -> Study:
+def starts(settings=STARTS, seeds=range(1), stops=STOPS[-1:], effort=FINAL, **given) -> Study:
     """The repaired pair from other learning rates and weights, with StateNet and without: starts.csv."""
     cases = [
         {"start": name, "statenet": mode, "seed": seed}

@@ -18,7 +18,7 @@ TESTS = (
     *("test_operations.py", "test_coverage.py", "test_rng.py", "system", "theory", "training", "measures", "runs"),
     *(f"studies/test_{name}.py" for name in ("study", "tables", "catalogue", "command_line", "single", "minibatch")),
     *(f"studies/test_{name}.py" for name in ("rates", "variants", "couplings", "phases", "generators", "reports")),
-    "studies/test_whole_runs.py",
+    *(f"studies/test_{name}.py" for name in ("repairs", "comparisons", "limits", "whole_runs")),
 )
 CHAPTERS = tuple(
     f"{name}.ipynb"
@@ -31,7 +31,10 @@ CHAPTERS = tuple(
         "06_losses",
         "07_schedules",
         "09_convergence",
+        "10_ablations",
         "11_repaired",
+        "11b_limits",
+        "promises",
     )
 )
 

@@ -21,7 +21,7 @@ def test_a_part_is_made_and_merged_in_the_folders_asked_for(tmp_path, monkeypatc
 
 
 def test_unknown_tables_and_parts_are_refused_with_one_sentence(tmp_path):
-    with pytest.raises(ParameterError, match=r"^table is 'rates'; it must be one of rate, singles, .*one_for_two\.$"):
+    with pytest.raises(ParameterError, match=r"^table is 'rates'; it must be one of rate, singles, .*peers\.$"):
         main(["merge", "rates", "--runs", str(tmp_path)])
     with pytest.raises(ParameterError, match=r"^part is 'seed10'; in base it must be one of seed0, seed1, "):
         main(["part", "base", "seed10", "--runs", str(tmp_path)])

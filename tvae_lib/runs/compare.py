@@ -85,7 +85,7 @@ def judged_epochs(runs: dict[str, Run]) -> pd.DataFrame:
 
 def check_metrics(metrics: str, table: pd.DataFrame) -> list[str]:
     """The metrics that are asked for, each a column of the table for A and for B; ParameterError where one is none."""
-    known = sorted(c[:-2] for c in table if c.endswith("_A") and f"{c[:-2]}_B" in table)
+    known = sorted(c[:-2] for c in map(str, table) if c.endswith("_A") and f"{c[:-2]}_B" in table)
     for metric in (names := words(metrics, "metrics")):
         if metric not in known:
             raise ParameterError(f"metrics is {shown(metric)}; it must be of {', '.join(known)}.")
