@@ -45,6 +45,8 @@ WITHOUT = {  # five
     "no balance": {"gradient_balance": False},
     "no output entropy": {"alpha_ent": 0.0},
     "no repulsion": {"alpha_rep": 0.0},
+}
+ALSO_WITHOUT = {  # three
     "no alignment": {"alignment": False},
     "no phases": {"phases": False},
     "A alone": {"pathways": "A"},
@@ -151,10 +153,13 @@ def other_readings(
     return judged("readings", cases, stops, effort, lambda case: (first | more)[case["variant"]], **given)
 
 
-def mechanisms(without=WITHOUT, by_hand=BY_HAND, seeds=FIVE, fewer=range(3), stops=STOPS, effort=EFFORT, **given):
+def mechanisms(
+    without=WITHOUT, others=ALSO_WITHOUT | BY_HAND, seeds=FIVE, fewer=range(3), stops=STOPS, effort=EFFORT, **given
+) -> Study:
     """Without each mechanism, and with StateNet's settings by hand: mechanisms.csv."""
-    cases = with_seeds(without, seeds) + with_seeds(by_hand, fewer)
-    return judged("mechanisms", cases, stops, effort, lambda case: (without | by_hand)[case["variant"]], **given)
+    changes = without | others
+    cases = with_seeds(without, seeds) + with_seeds(others, fewer)
+    return judged("mechanisms", cases, stops, effort, lambda case: changes[case["variant"]], **given)
 
 
 def nudges(
