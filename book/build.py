@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import live
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib", "studies")
 
@@ -25,6 +27,7 @@ def stage(folder: Path, full_run: Path | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in SOURCES:
         copy(ROOT / name, folder / name)
+    live.write(folder / "book" / "_static" / "live")
     if full_run:
         copy(full_run, folder / "notebooks" / "08_full_run.ipynb")
 

@@ -18,7 +18,7 @@ tvae.figure("live-decoder", (place) => {
   const top = element(place, "div", { class: "tvae-row" });
   const which = choice(top, {
     label: "decoder A",
-    options: [["trained", "of the document's pair, trained"], ["repaired", "of the repaired pair"], ["hand", "written by hand"], ["untrained", "untrained"]],
+    options: [["repaired", "of the repaired pair"], ["trained", "of the document's pair"], ["hand", "written by hand"], ["untrained", "untrained"]],
     change: () => draw(),
   });
   const operation = choice(top, { label: "operation", options: Object.keys(tvae.named).map((name) => [name, name]), change: () => own() });
