@@ -51,8 +51,6 @@ ONE_ALONE = {  # with the bare pair
 CORNERS = {
     "λ low": {"lambda_1": 0.5, "lambda_2": 0.5, "lambda_3": 0.75},
     "λ high": {"lambda_1": 0.95, "lambda_2": 0.95, "lambda_3": 0.15},
-    "λ₁ low, λ₂ high": {"lambda_1": 0.5, "lambda_2": 0.95},
-    "λ₁ high, λ₂ low": {"lambda_1": 0.95, "lambda_2": 0.5},
 }
 STARTS = {f"lr {lr:g}": {"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.002, 0.003)} | CORNERS
 STOPS = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from tvae_lib.system.schedules import CLOCK, PHASE_STARTS
@@ -61,6 +62,16 @@ def legend_above(ax: Axes, columns: int) -> None:
         ncols=columns, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.3,
         columnspacing=0.9, handletextpad=0.4, fontsize=8,
     )  # fmt: skip
+
+
+def draw_table(ax: Axes, table) -> None:
+    """An operation (3, 3) as its truth table: a row for each first argument, each value in its colour and written."""
+    ax.imshow(table, cmap=ListedColormap([TRIT_COLOURS[trit] for trit in (-1, 0, 1)]), vmin=-1, vmax=1)
+    for i, row in enumerate(table.tolist()):
+        for j, trit in enumerate(row):
+            ink = "#222222" if trit == 0 else "white"
+            ax.text(j, i, "0" if trit == 0 else f"{trit:+d}", ha="center", va="center", fontsize=8, color=ink)
+    ax.set(xticks=[], yticks=[])
 
 
 def plot_pair(ax: Axes, table: pd.DataFrame, column: str, title: str, unit: str = "", **style) -> None:
