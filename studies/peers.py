@@ -125,7 +125,7 @@ PEERS: dict[str, Callable[[int, int], VAE]] = {
 }
 
 
-def peers(of=PEERS, seeds=range(3), epochs: int = EPOCHS, effort: Effort = EFFORT) -> Study:
+def peers(of=PEERS, seeds=range(1), epochs: int = EPOCHS, effort: Effort = EFFORT) -> Study:
     """Each peer after as many epochs as ours: peers.csv."""
 
     def make(cases: list[Case], device: str) -> Iterator[list[dict]]:

@@ -22,6 +22,7 @@ def of_repaired(*names: str) -> dict:
 
 
 OFF = {"diversity": 0.0, "prior_samples": 0}  # no collisions
+WHOLE = {"repaired": REPAIRED, "bare": BARE}
 ONE_OUT = {  # of the repaired pair
     "A alone": {"pathways": "A"},
     "B alone": {"pathways": "B"},
@@ -60,20 +61,21 @@ MORE = (*COLUMNS, "distortion", "rate", "kl_half")
 
 
 def ablations(
+    whole=WHOLE,
     out=ONE_OUT,
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
-    seeds=range(10),
-    fewer=range(3),
+    seeds=range(7),
+    fewer=range(1),
     stops=STOPS,
     effort=EFFORT,
     **given,
 ) -> Study:
     """The repaired pair without each mechanism and with other forms, the bare one with each alone: ablations.csv."""
-    whole = {"repaired": REPAIRED} | {name: REPAIRED | change for name, change in out.items()}
-    others = {"bare": BARE} | {name: REPAIRED | change for name, change in forms.items()}
-    others |= {f"{name} alone": BARE | change for name, change in alone.items()}
-    cases, changes = with_seeds(whole, seeds) + with_seeds(others, fewer), whole | others
+    taken_out, others = ({name: REPAIRED | change for name, change in some.items()} for some in (out, forms))
+    put_in = {f"{name} alone": BARE | change for name, change in alone.items()}
+    changes = whole | taken_out | others | put_in
+    cases = with_seeds(whole | taken_out, seeds) + with_seeds(others | put_in, fewer)
     return judged("ablations", cases, stops, effort, lambda case: changes[case["variant"]], columns=MORE, **given)
 
 

@@ -46,12 +46,6 @@ WITHOUT = {  # five
     "no output entropy": {"alpha_ent": 0.0},
     "no repulsion": {"alpha_rep": 0.0},
 }
-ALSO_WITHOUT = {  # three
-    "no alignment": {"alignment": False},
-    "no phases": {"phases": False},
-    "A alone": {"pathways": "A"},
-    "B alone": {"pathways": "B"},
-}
 BY_HAND = {  # without StateNet: three
     "lr 0.0003": {"statenet": "off", "lr": 0.0003},
     "lr 0.003": {"statenet": "off", "lr": 0.003},
@@ -153,13 +147,10 @@ def other_readings(
     return judged("readings", cases, stops, effort, lambda case: (first | more)[case["variant"]], **given)
 
 
-def mechanisms(
-    without=WITHOUT, others=ALSO_WITHOUT | BY_HAND, seeds=FIVE, fewer=range(3), stops=STOPS, effort=EFFORT, **given
-) -> Study:
+def mechanisms(without=WITHOUT, by_hand=BY_HAND, seeds=FIVE, fewer=range(3), stops=STOPS, effort=EFFORT, **given):
     """Without each mechanism, and with StateNet's settings by hand: mechanisms.csv."""
-    changes = without | others
-    cases = with_seeds(without, seeds) + with_seeds(others, fewer)
-    return judged("mechanisms", cases, stops, effort, lambda case: changes[case["variant"]], **given)
+    cases = with_seeds(without, seeds) + with_seeds(by_hand, fewer)
+    return judged("mechanisms", cases, stops, effort, lambda case: (without | by_hand)[case["variant"]], **given)
 
 
 def nudges(

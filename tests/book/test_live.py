@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_browser import browser  # noqa: F401 - a fixture
+from test_browser import Visit, browser  # noqa: F401 - a fixture
 
+from studies import tables
 from tvae_lib import coverage, operations
 from tvae_lib.runs.directory import Run
 from tvae_lib.system import losses
-from tvae_lib.theory import coupling, product_codes
+from tvae_lib.theory import balance, coupling, product_codes
 from tvae_lib.training.config import REFERENCE, ROOT
 
 sys.path.insert(0, str(ROOT / "book"))
@@ -177,3 +178,119 @@ def test_data_hold_no_more_than_the_results(data):
     assert len(course["seeds"]) == 10
     assert all(len(of_seed) == len(course["epochs"]) for rows in course["values"].values() for of_seed in rows)
     assert all((data / f"{name}.js").stat().st_size < 700_000 for name in live.DATA)
+
+
+class Figure:
+    """A live figure on its page: set by keyboard or by choice, and read."""
+
+    def __init__(self, visit: Visit, name: str):
+        self.visit, self.place = visit, visit.tab.locator(f"#live-{name}")
+
+    def press(self, label: str, key: str) -> None:
+        self.place.get_by_label(label, exact=True).focus()
+        self.visit.tab.keyboard.press(key)
+
+    def choose(self, label: str, value: str) -> None:
+        self.place.get_by_label(label, exact=True).select_option(value)
+
+    def read(self, label: str) -> str:
+        return self.place.locator(f'output[data-reading="{label}"]').inner_text()
+
+
+@pytest.fixture
+def opened(browser, html):  # noqa: F811
+    """Opens a page and gives its live figure; nothing may go wrong on the page meanwhile."""
+    visits = []
+
+    def opening(page: str, name: str) -> Figure:
+        visits.append(Visit(browser, html, page))
+        return Figure(visits[-1], name)
+
+    yield opening
+    for visit in visits:
+        assert visit.problems == []
+        visit.context.close()
+
+
+def test_coverage_moves_with_the_draws(opened):
+    figure = opened("notebooks/01b_coverage", "coverage")
+    before = figure.read("expected coverage")
+    figure.press("draws N", "ArrowRight")
+    draws = round(10**4.71)
+    assert figure.read("of a uniform generator, the bound") == f"{100 * coverage.uniform_coverage(draws):.3f} %"
+    assert figure.read("expected coverage") > before
+    figure.press("divergence from uniform, nats", "Home")
+    assert figure.read("expected coverage") == f"{100 * coverage.uniform_coverage(draws):.3f} %"
+
+
+def test_a_code_is_decoded_as_the_library_decodes_it(opened):
+    figure = opened("notebooks/02c_best_codes", "decoder")
+    product = operations.named_operations()["product"]
+    figure.choose("operation", "product")
+    assert figure.read("operation by argmax") == f"{operations.index_of(product).item():,}"
+    pair = Run(ROOT / "results" / "repaired").model()
+    with torch.no_grad():
+        z = (pair.A.encoder(product.float()[None]).mean * 100).round() / 100
+        p = pair.A.decoder(z)[0].softmax(-1)
+    expected = p.gather(-1, product.long()[:, None] + 1).prod().item()
+    assert figure.read("probability of the operation chosen above") == f"{100 * expected:.1f} %"
+    figure.place.get_by_role("button", name="zero").click()
+    figure.choose("decoder A", "hand")
+    assert figure.read("operation by argmax") == "9,841"
+
+
+def test_trainings_are_those_of_the_table(opened):
+    figure = opened("notebooks/09_convergence", "training")
+    figure.press("seed", "ArrowRight")
+    figure.press("epoch", "Home")
+    figure.press("epoch", "ArrowRight")
+    base = tables.read("base").query("seed == 1").sort_values("epoch").iloc[1]
+    told = ", ".join(f"{p} {100 * base[f'sampled_50000_{p}']:.1f} %" for p in "AB")
+    assert figure.read("coverage of 50,000 draws") == told
+
+
+def test_growth_rate_moves_with_the_permeability(opened):
+    figure = opened("notebooks/04b_collapse", "coupling")
+    figure.press("permeability ρ", "ArrowRight")
+    expected = coupling.growth_rate(0.31, 1.0, 0.9, 0.8, 0.8 * 0.71)
+    assert figure.read("growth rate") == f"{expected:.3f}"
+    figure.press("β of A", "End")
+    assert figure.read("collapse is") == "stable: the code dies"
+
+
+def test_balance_rests_where_the_library_says(opened):
+    figure = opened("notebooks/06d_balance", "balance")
+    assert float(figure.read("scaled norms, B over A")) == pytest.approx(balance.settled_ratio(4.0), abs=5e-3)
+    figure.choose("factors from", "root")
+    assert figure.read("scaled norms, B over A") == "1.000"
+    figure.press("width σ", "ArrowRight")
+    assert float(figure.read("mean kernel")) == pytest.approx(losses.expected_repulsion(0.6, 16), rel=5e-3)
+
+
+def test_mechanisms_are_those_of_the_table(opened):
+    figure = opened("notebooks/10_ablations", "mechanisms")
+    figure.choose("system", "no collisions")
+    end = tables.read("ablations").query("variant == 'no collisions' and epoch == 400")
+    told = ", ".join(f"{p} {end[f'kl_uniform_{p}'].mean():.4f}" for p in "AB")
+    assert figure.read("divergence from uniform, nats") == told
+    assert figure.read("trainings") == str(len(end))
+
+
+def test_an_operation_is_found_by_name_index_and_signs(opened):
+    figure = opened("book/explorer", "explorer")
+    named = operations.named_operations()
+    field = figure.place.get_by_label("name, index (0 to 19,682) or nine of −, 0, +")
+    index = operations.index_of(named["sum mod 3"]).item()
+    for given in ("sum mod 3", f"{index:,}", "".join("−0+"[trit + 1] for trit in named["sum mod 3"].tolist())):
+        field.fill("no such thing")
+        field.press("Enter")
+        assert "is no operation" in figure.place.get_by_role("alert").inner_text()
+        field.fill(given)
+        field.press("Enter")
+        assert figure.read("index") == f"{index:,}"
+        assert figure.read("known as") == "sum mod 3"
+    pair = Run(ROOT / "results" / "repaired").model()
+    with torch.no_grad():
+        mean = pair.A.encoder(named["sum mod 3"].float()[None]).mean[0]
+    found = [float(text) for text in figure.read("its code, sixteen means").split(", ")]
+    assert found == pytest.approx(mean.tolist(), abs=0.006)

@@ -13,11 +13,11 @@ SHORT = {"stops": (1, 2), "effort": EFFORT, "total_epochs": 2, "holdout": 0.9}
 
 
 def test_each_mechanism_is_taken_out_and_put_in_alone(made):
-    out = {"no collisions": repairs.OFF}
+    whole, out = {"repaired": repairs.REPAIRED}, {"no collisions": repairs.OFF}
     forms = {"codes mixed": repairs.OTHER_FORMS["codes mixed"]}
     alone = {"coupling": repairs.ONE_ALONE["coupling"]}
-    table = made(repairs.ablations(out, forms, alone, range(2), range(1), **SHORT))
-    found = {"repaired": 4, "no collisions": 4, "bare": 2, "codes mixed": 2, "coupling alone": 2}
+    table = made(repairs.ablations(whole, out, forms, alone, range(2), range(1), **SHORT))
+    found = {"repaired": 4, "no collisions": 4, "codes mixed": 2, "coupling alone": 2}
     assert table.groupby("variant").size().to_dict() == found
     assert table["kl_half"].gt(0).all()
     last = table[table["epoch"] == 2].set_index(["variant", "seed"])

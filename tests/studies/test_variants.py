@@ -52,10 +52,10 @@ def test_a_nudge_moves_each_parameter_by_about_its_rounding(made):
 
 def test_on_a_gpu_cases_train_as_ensembles_and_are_measured_beside(made, monkeypatch):
     """On a CPU that passes for a GPU: replicas in groups, processes that measure, every part whole."""
-    alone = made(variants.mechanisms(without={"no balance": {"gradient_balance": False}}, others={}, **FEW))
+    alone = made(variants.mechanisms(without={"no balance": {"gradient_balance": False}}, by_hand={}, **FEW))
     monkeypatch.setattr(study, "is_gpu", lambda device: True)
     changes = {"no balance": {"gradient_balance": False}, "last ReLU": {"last_relu": True}}
-    together = made(variants.mechanisms(without=changes, others={}, **FEW), into="together")
+    together = made(variants.mechanisms(without=changes, by_hand={}, **FEW), into="together")
     assert together.groupby("variant").size().to_dict() == {"no balance": 4, "last ReLU": 4}
     same = together[together["variant"] == "no balance"].reset_index(drop=True)
     pd.testing.assert_frame_equal(same, alone, rtol=0.05, atol=0.05)
