@@ -65,7 +65,7 @@ def ablations(
     out=ONE_OUT,
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
-    seeds=range(7),
+    seeds=range(6),
     fewer=range(1),
     stops=STOPS,
     effort=EFFORT,
