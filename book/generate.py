@@ -277,7 +277,7 @@ def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Pa
     titles = {page.link: page.title for page in all_pages}
     for chapter in sorted({claim["chapter"] for claim in decided}):
         inside = [claim for claim in decided if claim["chapter"] == chapter]
-        link = found[inside[0]["id"]][0]["page"].link
+        link = next(link for link in titles if re.match(rf"\.\./notebooks/{chapter:02}_", link))
         lines.append(f"## {{doc}}`{chapter}. {titles[link]} <{link}>`\n")
         for claim in inside:
             name, (verdict,) = claim["id"], found[claim["id"]]

@@ -14,7 +14,7 @@ from tvae_lib.training.config import ROOT
 PLACES = ("", "runs", "results")  # from the root of the book, where a run that is named is looked for
 
 
-def words(value, name: str) -> list[str]:
+def entries_of(value, name: str) -> list[str]:
     """The entries of a list with commas between them; ParameterError where there are none, or one twice."""
     entries = [entry.strip() for entry in value.split(",")] if isinstance(value, str) else []
     if not all(entries) or not entries:
@@ -44,7 +44,7 @@ def chosen(runs: str, baseline: str) -> tuple[dict[str, Run], str]:
     """The runs by name, two at least, and the name of the one that the others are compared with: the first if empty.
 
     ParameterError, one sentence, where a name leads to no run; FileError where a run is damaged."""
-    names = words(runs, "runs")
+    names = entries_of(runs, "runs")
     if len(names) < 2:
         raise ParameterError(f"runs is {shown(runs)}; it must be two runs at least, with commas between.")
     found = {name: find(name) for name in names}
@@ -86,7 +86,7 @@ def judged_epochs(runs: dict[str, Run]) -> pd.DataFrame:
 def check_metrics(metrics: str, table: pd.DataFrame) -> list[str]:
     """The metrics that are asked for, each a column of the table for A and for B; ParameterError where one is none."""
     known = sorted(c[:-2] for c in map(str, table) if c.endswith("_A") and f"{c[:-2]}_B" in table)
-    for metric in (names := words(metrics, "metrics")):
+    for metric in (names := entries_of(metrics, "metrics")):
         if metric not in known:
             raise ParameterError(f"metrics is {shown(metric)}; it must be of {', '.join(known)}.")
     return names
