@@ -121,7 +121,6 @@ def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
 PEERS: dict[str, Callable[[int, int], VAE]] = {
     "VAE-B by Pyro": by_pyro,
     "VAE by pythae": by_pythae("VAE"),
-    "β-TC-VAE by pythae": by_pythae("BetaTCVAE", beta=2.0),
 }
 
 
