@@ -93,7 +93,7 @@ def by_pyro(seed: int, epochs: int) -> VAE:
     return theirs.vae
 
 
-def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
+def by_pythae(model: str) -> Callable[[int, int], VAE]:
     """A model of pythae with its own networks, binary cross-entropy and its own trainer."""
 
     def train(seed: int, epochs: int) -> VAE:
@@ -103,7 +103,7 @@ def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
 
         torch.manual_seed(seed)
         sizes = {"input_dim": (27,), "latent_dim": LATENT, "reconstruction_loss": "bce"}
-        theirs = getattr(models, model)(getattr(models, f"{model}Config")(**sizes, **weights))
+        theirs = getattr(models, model)(getattr(models, f"{model}Config")(**sizes))
         with tempfile.TemporaryDirectory() as folder:
             given = trainers.BaseTrainerConfig(
                 output_dir=folder, num_epochs=epochs, learning_rate=LR, per_device_train_batch_size=BATCH, seed=seed
@@ -118,10 +118,7 @@ def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
     return train
 
 
-PEERS: dict[str, Callable[[int, int], VAE]] = {
-    "VAE-B by Pyro": by_pyro,
-    "VAE by pythae": by_pythae("VAE"),
-}
+PEERS: dict[str, Callable[[int, int], VAE]] = {"VAE-B by Pyro": by_pyro, "VAE by pythae": by_pythae("VAE")}
 
 
 def peers(of=PEERS, seeds=range(1), epochs: int = EPOCHS, effort: Effort = EFFORT) -> Study:
