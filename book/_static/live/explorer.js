@@ -20,10 +20,11 @@ tvae.figure("live-explorer", (place) => {
   });
   const from = choice(place, { label: "code and neighbours by", options: [["repaired", "encoder A, repaired"], ["trained", "encoder A of the document's pair"]], change: () => near() });
   const code = told(place, "its code, sixteen means"), neighbours = told(place, "nearest, of its orbit and of those with one other trit");
-  const INTO = [[256, 9], [128, 256], [64, 128], [16, 64]], encoders = {}, codes = {};
+  const INTO = [[256, 9], [128, 256], [64, 128], [16, 64]], encoders = {};
   const encoder = (which) => {
-    const all = tvae.layersOf(tvae.weights[which].encoder, INTO);
-    return (encoders[which] ??= (trits) => tvae.encode({ body: all.slice(0, 3), mean: all[3] }, trits));
+    encoders[which] ??= tvae.layersOf(tvae.weights[which].encoder, INTO);
+    const layers = encoders[which];
+    return (trits) => tvae.encode({ body: layers.slice(0, 3), mean: layers[3] }, trits);
   };
   const parse = (text) => {
     const given = text.trim(), known = Object.keys(tvae.named).find((one) => one.toLowerCase() === given.toLowerCase());

@@ -1,6 +1,6 @@
 // Chapter 9: the document's system over the epochs, seed by seed.
 tvae.figure("live-training", (place) => {
-  const { slider, choice, told, plot, percent, COLOURS } = tvae, { epochs, seeds, values } = tvae.course;
+  const { slider, told, plot, percent, COLOURS } = tvae, { epochs, seeds, values } = tvae.course;
   const MEASURES = {
     sampled_50000: ["coverage of 50,000 draws", { low: 0.7, high: 1, ticks: [0.7, 0.8, 0.9, 1] }],
     has: ["share of the operations held", { low: 0.4, high: 1, ticks: [0.4, 0.6, 0.8, 1] }],
