@@ -15,7 +15,7 @@ SEED := $(or $(FUZZ),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 $(foreach name,$(filter-out $(VARIABLES) MAKE%,$(GIVEN)),$(error $(name) is no variable of this Makefile; there are $(VARIABLES)))
 
-.PHONY: help setup run studies book test slurm fuzz mutants lint normalise pages refresh reference requirements bench peers gpu clean
+.PHONY: help setup run studies book pdf test slurm fuzz mutants lint normalise pages refresh reference requirements bench peers gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list

@@ -130,25 +130,37 @@ def equations(all_pages: list[Page], all_functions: list[Function]) -> str:
     return "\n".join(lines)
 
 
-def library(all_functions: list[Function]) -> str:
-    lines = [NOTICE, "# The library\n"]
-    lines.append(
-        "The source of `tvae_lib`, and of the `studies` that use it, read from the files when the book is built, with\n"
-        "the equations that each function implements.\n"
-    )
-    for module in MODULES:
-        docstring = ast.get_docstring(ast.parse((ROOT / module).read_text(encoding="utf-8")))
-        summary = docstring.split("\n\n")[0].replace("\n", " ")
-        lines.append(f"(module-{module.stem.replace('_', '-')})=\n## `{module}`\n\n{summary}\n")
-        for function in (f for f in all_functions if f.module == module and "." not in f.name):
-            inner = [f for f in all_functions if f.module == module and f.name.startswith(f"{function.name}.")]
-            lines += [f"({f.anchor})=" for f in [function, *inner]]
-            lines.append(f"### `{function.name}`\n")
-            named = [label for f in [function, *inner] for label in f.labels]
-            if named:
-                lines.append("Equation " + ", ".join(f"{{eq}}`{label}`" for label in named) + "\n")
-            lines.append(f"```{{literalinclude}} ../{module}\n:language: python\n:pyobject: {function.name}\n```\n")
-    return "\n".join(lines)
+def of_module(module: Path, all_functions: list[Function]) -> list[str]:
+    """A module's section of its page: what it is for, and each function with its equations and its source."""
+    docstring = ast.get_docstring(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+    summary = docstring.split("\n\n")[0].replace("\n", " ")
+    lines = [f"(module-{module.stem.replace('_', '-')})=\n## `{module}`\n\n{summary}\n"]
+    for function in (f for f in all_functions if f.module == module and "." not in f.name):
+        inner = [f for f in all_functions if f.module == module and f.name.startswith(f"{function.name}.")]
+        lines += [f"({f.anchor})=" for f in [function, *inner]]
+        lines.append(f"### `{function.name}`\n")
+        named = [label for f in [function, *inner] for label in f.labels]
+        if named:
+            lines.append("Equation " + ", ".join(f"{{eq}}`{label}`" for label in named) + "\n")
+        lines.append(f"```{{literalinclude}} ../{module}\n:language: python\n:pyobject: {function.name}\n```\n")
+    return lines
+
+
+def library(all_functions: list[Function]) -> dict[str, str]:
+    """The library's pages by file name: a list of the modules, and a page with the source of each package."""
+    contents = [
+        f"{NOTICE}\n# The library\n\nThe source of `tvae_lib`, and of the `studies` that use it, read from the files\n"
+        "when the book is built, with the equations that each function implements.\n\n| package | modules |\n|---|---|"
+    ]
+    found = {}
+    for package in dict.fromkeys(module.parent for module in MODULES):
+        modules = [module for module in MODULES if module.parent == package]
+        name = f"library_{package.name}"
+        links = ", ".join(f"{{ref}}`{m.stem} <module-{m.stem.replace('_', '-')}>`" for m in modules)
+        contents.append(f"| {{doc}}`{package} <{name}>` | {links} |")
+        lines = [f"{NOTICE}\n# `{package}`\n", *(line for m in modules for line in of_module(m, all_functions))]
+        found[f"{name}.md"] = "\n".join(lines)
+    return found | {"library.md": "\n".join(contents)}
 
 
 def verdicts(all_pages: list[Page]) -> dict[str, list[dict]]:
@@ -261,12 +273,24 @@ def readings(claims: list[dict], found: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def counted(claims: list[dict], found: dict[str, list[dict]]) -> tuple[Counter, str]:
+    """How many claims have which verdict, and that in words."""
+    counts = Counter(found[claim["id"]][0]["verdict"] for claim in claims if claim["id"] in found)
+    return counts, ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
+
+
+def tally(claims: list[dict], found: dict[str, list[dict]]) -> str:
+    """The verdicts in one sentence, for the landing page."""
+    counts, told = counted(claims, found)
+    verdicts = f"{counts.total()} sentences have {{doc}}`a verdict <claims>`: {told}"
+    return f"{NOTICE}\n{verdicts}. {{doc}}`One line each <summary>`."
+
+
 def summary(claims: list[dict], found: dict[str, list[dict]], all_pages: list[Page]) -> str:
     """What the chapters established, a line for each claim with a verdict: the first sentence of its finding."""
     decided = [claim for claim in claims if claim["id"] in found]
-    counts = Counter(found[claim["id"]][0]["verdict"] for claim in decided)
+    counts, told = counted(claims, found)
     lines = [NOTICE, "# What the chapters established\n"]
-    told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
     still = f"({undecided} more are open.) " if (undecided := len(claims) - len(decided)) else ""
     lines.append(
         f"One line for each of the {len(decided)} claims that have a verdict: {told}.\n"
@@ -319,9 +343,10 @@ def main() -> int:
         return 1
     generated = {
         "equations.md": equations(all_pages, all_functions),
-        "library.md": library(all_functions),
+        **library(all_functions),
         "claims.md": ledger(claims, found),
         "readings.md": readings(claims, found),
+        "tally.md": tally(claims, found),
         "summary.md": summary(claims, found, all_pages),
         "findings.md": findings(yaml.safe_load((ROOT / "book" / "findings.yml").read_text(encoding="utf-8")), found),
     }

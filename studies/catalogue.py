@@ -12,6 +12,7 @@ STUDIES = {
     "base": "variants.base",
     "readings": "variants.other_readings",
     "mechanisms": "variants.mechanisms",
+    "remaining": "variants.remaining",
     "nudges": "variants.nudges",
     "claimed_errors": "generators.claimed_errors",
     "stability": "couplings.stability",

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.stats import quantile_test
 
 from studies.tables import interval
 
@@ -12,7 +13,7 @@ NEARLY = 0.99  # share of the operations from which "every one comes back" is sa
 
 
 class Compared(NamedTuple):
-    """A mean over seeds, its 95 % interval (Student's t, paired), and the number of seeds."""
+    """A mean or median over seeds, its interval, and the number of seeds."""
 
     mean: float
     low: float
@@ -26,18 +27,29 @@ def at_end(table: pd.DataFrame, variant: str, column: str) -> pd.Series:
     return chosen.set_index("seed")[column].sort_index()
 
 
-def difference(these: pd.Series, those: pd.Series) -> Compared:
-    """These less those, of the seeds that both have."""
+def difference(these: pd.Series, those: pd.Series, level: float = 0.95) -> Compared:
+    """These less those, of the seeds that both have: the mean, and its interval by Student's t."""
     apart = (these - those).dropna()
     alike = (apart == apart.iloc[0]).all()
-    mean, half = (float(apart.iloc[0]), 0.0) if alike else interval(apart)
+    mean, half = (float(apart.iloc[0]), 0.0) if alike else interval(apart, level)
     return Compared(mean, mean - half, mean + half, len(apart))
 
 
-def ratio(these: pd.Series, those: pd.Series) -> Compared:
+def ratio(these: pd.Series, those: pd.Series, level: float = 0.95) -> Compared:
     """These over those, of the seeds that both have: the geometric mean."""
-    mean, low, high, seeds = difference(these.map(math.log), those.map(math.log))
+    mean, low, high, seeds = difference(these.map(math.log), those.map(math.log), level)
     return Compared(math.exp(mean), math.exp(low), math.exp(high), seeds)
+
+
+def median_difference(these: pd.Series, those: pd.Series, level: float = 0.95) -> Compared:
+    """These less those, of the seeds that both have, either perhaps infinite: the median, and its interval by ranks.
+
+    Of too few seeds the interval is everything: at a level of 95 % it takes six."""
+    seeds = these.index.intersection(those.index)
+    apart = (these[seeds] - those[seeds]).fillna(0.0)  # two that are infinite are alike
+    low, high = quantile_test(apart, q=0, p=0.5).confidence_interval(level)
+    low, high = (-math.inf, math.inf) if math.isnan(low) else (float(low), float(high))
+    return Compared(float(apart.median()), low, high, len(apart))
 
 
 def until_exact(table: pd.DataFrame, variant: str, pathway: str) -> pd.Series:

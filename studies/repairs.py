@@ -65,7 +65,7 @@ def ablations(
     out=ONE_OUT,
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
-    seeds=range(6),
+    seeds=range(10),
     fewer=range(1),
     stops=STOPS,
     effort=EFFORT,

@@ -117,10 +117,10 @@ def drop(study: "Study", folder: Path, values: dict[str, str]) -> int:
     return len(table.rows) - len(kept)
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Mean of independent values and half of its 95 % interval, by Student's t; of differences, the paired one."""
+def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean of independent values and half of its interval, by Student's t; of differences, the paired one."""
     found = stats.ttest_1samp(list(values), 0)
-    low, high = found.confidence_interval()
+    low, high = found.confidence_interval(level)
     return (low + high) / 2, (high - low) / 2
 
 

@@ -46,6 +46,12 @@ WITHOUT = {  # five
     "no output entropy": {"alpha_ent": 0.0},
     "no repulsion": {"alpha_rep": 0.0},
 }
+REMAINING = {  # three, on a CPU as the base
+    "no alignment": {"alignment": False},
+    "no phases": {"phases": False},
+    "A alone": {"pathways": "A"},
+    "B alone": {"pathways": "B"},
+}
 BY_HAND = {  # without StateNet: three
     "lr 0.0003": {"statenet": "off", "lr": 0.0003},
     "lr 0.003": {"statenet": "off", "lr": 0.003},
@@ -151,6 +157,13 @@ def mechanisms(without=WITHOUT, by_hand=BY_HAND, seeds=FIVE, fewer=range(3), sto
     """Without each mechanism, and with StateNet's settings by hand: mechanisms.csv."""
     cases = with_seeds(without, seeds) + with_seeds(by_hand, fewer)
     return judged("mechanisms", cases, stops, effort, lambda case: (without | by_hand)[case["variant"]], **given)
+
+
+def remaining(without=REMAINING, seeds=range(3), stops=STOPS, effort=EFFORT, **given) -> Study:
+    """Without each of the mechanisms that `mechanisms` leaves in: remaining.csv."""
+    return judged(
+        "remaining", with_seeds(without, seeds), stops, effort, lambda case: without[case["variant"]], **given
+    )
 
 
 def nudges(

@@ -125,6 +125,12 @@ def test_every_package_is_installed():
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == tvae_lib.__version__
+    cited = (ROOT / "book" / "references.md").read_text()
+    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", cited, re.MULTILINE))
+    assert fields["version"] == citation["version"]
+    assert fields["title"].replace("{", "").replace("}", "") == citation["title"]
+    assert fields["author"].strip("{}") == citation["authors"][0]["name"]
+    assert fields["year"] == str(citation["date-released"])[:4]
 
 
 def parameters_cell() -> str:

@@ -5,7 +5,16 @@ import math
 import pandas as pd
 import pytest
 
-from studies.comparisons import Compared, at_end, difference, entropy_gap, ratio, steadiness, until_exact
+from studies.comparisons import (
+    Compared,
+    at_end,
+    difference,
+    entropy_gap,
+    median_difference,
+    ratio,
+    steadiness,
+    until_exact,
+)
 
 EXACT = {("repaired", 0): (0.2, 0.995, 0.98), ("repaired", 1): (0.2, 0.5, 1.0), ("bare", 0): (0.1, 0.2, 0.3)}
 EPOCHS = (5, 10, 400)
@@ -48,6 +57,26 @@ def test_a_ratio_is_that_of_geometric_means():
     found = ratio(pd.Series({0: 2.0, 1: 8.0}), pd.Series({0: 1.0, 1: 1.0}))
     assert (found.mean, found.seeds) == (pytest.approx(4), 2)
     assert found.low * found.high == pytest.approx(16)
+
+
+def test_at_another_level_the_interval_is_wider():
+    these, those = pd.Series([3.0, 5.0, 4.0]), pd.Series([1.0, 1.0, 3.0])
+    means, ratios = ([compare(these, those, level) for level in (0.9, 0.95)] for compare in (difference, ratio))
+    for narrow, wide in (means, ratios):
+        assert wide.low < narrow.low < narrow.high < wide.high
+        assert wide.mean == pytest.approx(narrow.mean)
+    assert means[0].high - means[0].mean == pytest.approx(2.919986 * 1.527525 / math.sqrt(3))  # t of two degrees
+
+
+def test_the_interval_of_a_median_is_by_ranks_and_takes_what_is_infinite():
+    never = math.inf
+    these = pd.Series([10, 15, 20, never, never, 10, 15, 20, 10, 15.0])
+    those = pd.Series([15, 15, 40, 20, never, 20, 30, 40, 15, 30, 99.0])
+    apart = [-20, -20, -15, -15, -10, -5, -5, 0, 0, never]  # in order; two that never come are alike
+    assert median_difference(these, those) == (-7.5, apart[1], apart[8], 10)
+    # between the second and the second last of ten lies the median with 1 - 22 / 1024 = 97.9 %
+    assert median_difference(these, those, 0.99) == (-7.5, apart[0], apart[9], 10)
+    assert median_difference(these[:5], those[:5]) == (0, -never, never, 5)
 
 
 def test_steadiness_counts_rises_beyond_the_error_and_what_is_lost_again():
