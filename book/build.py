@@ -3,6 +3,8 @@
 usage: python book/build.py [--full-run NOTEBOOK] [--output FOLDER]"""
 
 import argparse
+import base64
+import json
 import shutil
 import subprocess
 import sys
@@ -22,12 +24,21 @@ def copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def picture(notebook: str, cell: str) -> bytes:
+    """The figure that a cell of an executed notebook shows, a PNG."""
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    (outputs,) = (one["outputs"] for one in cells if one["id"] == cell)
+    (image,) = (output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {}))
+    return base64.b64decode("".join(image))
+
+
 def stage(folder: Path, full_run: Path | None) -> None:
     """A copy of everything the book is made of; the repository itself stays as it is."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in SOURCES:
         copy(ROOT / name, folder / name)
     live.write(folder / "book" / "_static" / "live")
+    (folder / "book" / "_static" / "course.png").write_bytes(picture("tour", "tour-11"))
     if full_run:
         copy(full_run, folder / "notebooks" / "08_full_run.ipynb")
 

@@ -31,7 +31,7 @@ CONTENTS = """() => {
     const heading = mark.parentElement.querySelector(`[id="${mark.id}"] ~ section :is(h2, h3, h4)`);
     const entry = document.createElement("a"), title = document.createElement("span");
     title.append(...[...heading.cloneNode(true).childNodes].filter((node) => node.className !== "headerlink"));
-    entry.href = `#${mark.id}`;
+    entry.href = `#${heading.closest("section").id}`;
     entry.className = heading.tagName === "H2" ? "tvae-chapter" : "tvae-page";
     entry.append(title, document.createElement("output"));
     nav.append(entry);
@@ -61,8 +61,9 @@ def at_the_root(folder: Path) -> Path:
 
 def settled(page: Page, html: Path) -> None:
     page.goto(html.as_uri(), timeout=0)
-    page.wait_for_function("() => window.MathJax?.startup?.promise && window.MathJax.typesetPromise", timeout=0)
-    page.evaluate("() => MathJax.startup.promise")
+    if page.locator(".math").count():
+        page.wait_for_function("() => window.MathJax?.startup?.promise && window.MathJax.typesetPromise", timeout=0)
+        page.evaluate("() => MathJax.startup.promise")
     page.evaluate("() => document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
 
 

@@ -1,6 +1,7 @@
 """The files around the code: environments, notebooks, the book."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -186,14 +187,44 @@ def test_book_shows_the_reference_run_and_brings_its_own_mathjax(html):
     assert not [s for s in scripts if "//" in s], "a script from another host"
 
 
+def test_pages_bring_no_icons_that_they_do_not_draw_and_the_words_that_the_search_shows(html):
+    static = html / "_static"
+    assert (static / "scripts" / "fontawesome.js").stat().st_size < 100
+    drawn = set(re.findall(r"\.(fa-[a-z-]+)", (static / "icons.css").read_text()))
+    used = {name for path in html.rglob("*.html") for name in re.findall(r"[ \"](fa-[a-z-]+)", path.read_text())}
+    assert used - {"fa-solid", "fa-brands"} <= drawn
+    texts = json.loads((static / "page_texts.js").read_text().removeprefix("const pageTexts = ").rstrip(";\n"))
+    assert {"book/index", "notebooks/01_operations", "book/library_system"} <= set(texts)
+    assert "collector" in texts["notebooks/01b_coverage"] + texts["notebooks/01_operations"]
+
+
+def test_no_page_is_heavy(html):
+    heavy = {path.name: path.stat().st_size for path in html.rglob("*.html") if path.stat().st_size > 1.5e6}
+    assert heavy == {}
+
+
+def test_what_a_published_book_needs_is_there(html):
+    page = (html / "book" / "index.html").read_text()
+    assert re.search(r'<meta content="A dual variational autoencoder [^"]+" lang="en" name="description"', page)
+    assert 'property="og:title"' in page
+    assert re.search(r'<link rel="icon" href="[^"]*favicon.svg', page)
+    assert "No such page" in (html / "404.html").read_text()
+    assert not (html / "sitemap.xml").exists()  # as long as nobody has said where the book is
+
+
 def test_the_standard_command_builds_the_book_too(tmp_path):
     for part in ("_config.yml", "_toc.yml", "book", "notebooks", "tvae_lib", "studies"):
         source = ROOT / part
         shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
+    config = (tmp_path / "_config.yml").read_text()
+    (tmp_path / "_config.yml").write_text(config.replace('baseurl: ""', "baseurl: https://example.org/book/"))
     command = [Path(sys.executable).parent / "jupyter-book", "build", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     built = tmp_path / "_build" / "html"
+    address = "https://example.org/book/book/system.html"
+    assert f'<link rel="canonical" href="{address}"' in (built / "book" / "system.html").read_text()
+    assert f"<loc>{address}</loc>" in (built / "sitemap.xml").read_text()
     assert (built / "_static" / "mathjax" / "tex-mml-chtml.js").exists()
     assert 'src="../_static/mathjax/tex-mml-chtml.js"' in (built / "book" / "system.html").read_text()
 
