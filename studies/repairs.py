@@ -66,7 +66,7 @@ def ablations(
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
     seeds=range(10),
-    fewer=range(1),
+    fewer=range(3),
     stops=STOPS,
     effort=EFFORT,
     **given,
@@ -111,7 +111,7 @@ class OfThePairsSize(DualVAE):
         self.A, self.B = VAE(WideA(latent), latent), VAE(DecoderB(latent, WIDE, last_relu), latent)
 
 
-def one_for_two(seeds=range(3), stops=LATER, effort=EFFORT, **given) -> Study:
+def one_for_two(seeds=range(6), stops=LATER, effort=EFFORT, **given) -> Study:
     """One VAE of the pair's size, of A's form or of B's, with what the repaired pair has for one: one_for_two.csv."""
 
     def changes(case: Case) -> dict:
