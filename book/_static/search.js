@@ -7,3 +7,8 @@ window.fetch = (address, ...others) => {
   Search.htmlToText = (text) => text;
   return Promise.resolve({ text: () => Promise.resolve(pageTexts[name]) });
 };
+
+// Chapters come before the library's source, where both have the word.
+document.addEventListener("DOMContentLoaded", () => {
+  Scorer.score = ([name, , , , score]) => score - (name.startsWith("book/library") ? 1000 : 0);
+});

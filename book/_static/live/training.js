@@ -23,7 +23,11 @@ tvae.figure("live-training", (place) => {
         pair.map(({ p, ys }) => ({ xs: epochs, ys, colour: COLOURS[p] })),
         pair.map(({ p, ys }) => ({ at: epochs[i], value: ys[i], colour: COLOURS[p], square: p === "B" }))
       );
-      readings[name].textContent = pair.map(({ p, ys }) => `${p} ${say(ys[i])}`).join(", ");
+      readings[name].replaceChildren();
+      pair.forEach(({ p, ys }) => {
+        if (p === "B") readings[name].append(", ");
+        tvae.element(readings[name], "span", { style: `border-bottom: 3px solid ${COLOURS[p]}` }, `${p} ${say(ys[i])}`);
+      });
     });
     temperature.textContent = at("tau_A")[i].toFixed(3);
   };

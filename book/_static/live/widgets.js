@@ -70,6 +70,7 @@
         const x = 3 + (j % 3) * 50, y = 3 + Math.floor(j / 3) * 50;
         add("rect", { x, y, width: 48, height: 48, fill: FILLS[trit + 1] });
         add("text", { x: x + 24, y: y + (p ? 18 : 25), fill: INKS[trit + 1] }, SIGNS[trit + 1]);
+        if (p) add("rect", { x: x + 3, y: y + 28, width: 42, height: 19, fill: "#fcfcfa" });
         (p?.[j] ?? []).forEach((share, k) => {
           const height = 16 * share;
           add("rect", { x: x + 6 + 13 * k, y: y + 46 - height, width: 10, height, fill: FILLS[k], stroke: "#888888", "stroke-width": 0.5 });
