@@ -93,7 +93,7 @@ def by_pyro(seed: int, epochs: int) -> VAE:
     return theirs.vae
 
 
-def by_pythae(model: str) -> Callable[[int, int], VAE]:
+def by_pythae(model: str, **weights: float) -> Callable[[int, int], VAE]:
     """A model of pythae with its own networks, binary cross-entropy and its own trainer."""
 
     def train(seed: int, epochs: int) -> VAE:
@@ -102,7 +102,7 @@ def by_pythae(model: str) -> Callable[[int, int], VAE]:
         from pythae import models, pipelines, trainers
 
         torch.manual_seed(seed)
-        sizes = {"input_dim": (27,), "latent_dim": LATENT, "reconstruction_loss": "bce"}
+        sizes = {"input_dim": (27,), "latent_dim": LATENT, "reconstruction_loss": "bce"} | weights
         theirs = getattr(models, model)(getattr(models, f"{model}Config")(**sizes))
         with tempfile.TemporaryDirectory() as folder:
             given = trainers.BaseTrainerConfig(
@@ -118,7 +118,11 @@ def by_pythae(model: str) -> Callable[[int, int], VAE]:
     return train
 
 
-PEERS: dict[str, Callable[[int, int], VAE]] = {"VAE-B by Pyro": by_pyro, "VAE by pythae": by_pythae("VAE")}
+PEERS: dict[str, Callable[[int, int], VAE]] = {
+    "VAE-B by Pyro": by_pyro,
+    "VAE by pythae": by_pythae("VAE"),
+    "β-TC-VAE by pythae": by_pythae("BetaTCVAE", beta=2.0),
+}
 
 
 def peers(of=PEERS, seeds=range(1), epochs: int = EPOCHS, effort: Effort = EFFORT) -> Study:

@@ -35,6 +35,14 @@ def draw_icons_ourselves(app, error) -> None:
         script.write_text("/* The icons are in icons.css. */\n")
 
 
+def mend_roles(app, pagename, templatename, context, doctree) -> None:
+    """A bibliography is called a list by docutils, but its entries are no items of a list."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
 def keep_text(app, pagename, templatename, context, doctree) -> None:
     """The text of a page, of which the search shows some words; and on the search's page the script that reads it."""
     if doctree:
@@ -73,5 +81,6 @@ def setup(app) -> dict:
     app.connect("build-finished", announce)
     app.connect("build-finished", write_texts)
     app.connect("html-page-context", keep_text)
+    app.connect("html-page-context", mend_roles)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True}
