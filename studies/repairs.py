@@ -6,7 +6,7 @@ from torch import nn
 
 from studies.rates import WIDE
 from studies.study import Case, Study
-from studies.variants import COLUMNS, judged, with_seeds
+from studies.variants import COLUMNS, FIVE, judged, with_seeds
 from tvae_lib.measures.pair import Effort
 from tvae_lib.operations import TRITS, VALUES
 from tvae_lib.system.dual import DualVAE
@@ -66,7 +66,7 @@ def ablations(
     forms=OTHER_FORMS,
     alone=ONE_ALONE,
     seeds=range(10),
-    fewer=range(3),
+    fewer=FIVE,
     stops=STOPS,
     effort=EFFORT,
     **given,
