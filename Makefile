@@ -57,6 +57,9 @@ lint: $(READY) ## ruff over code and notebooks, order of imports, types, noteboo
 	$(BIN)/mypy
 	$(NORMALISE) --verify $(NOTEBOOKS)
 
+pdf: $(READY) ## print the whole book as one PDF, with a Chromium on the path
+	$(BIN)/python book/pdf.py
+
 test: lint ## lint, then unit, property, fault and notebook tests; the last line gives the counts
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval -n logical --dist loadfile
 

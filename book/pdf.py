@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import build
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
+
+from tvae_lib.runs.files import write_atomic
 
 FOOTER = '<div style="font: 8px sans-serif; margin: auto"><span class="pageNumber"></span></div>'
 PAPER = {
@@ -75,17 +78,16 @@ def print_book(html: Path, target: Path) -> None:
         page.set_default_timeout(0)
         settled(page, html)
         page.evaluate(CONTENTS)
-        unfinished = target.with_suffix(".part")
         for _ in range(2):
-            page.pdf(path=unfinished, outline=True, tagged=True, **PAPER)
-            reader = PdfReader(unfinished)
+            printed = page.pdf(outline=True, tagged=True, **PAPER)
+            reader = PdfReader(BytesIO(printed))
             begun = {
                 name.removeprefix("/"): reader.get_destination_page_number(place) + 1
                 for name, place in reader.named_destinations.items()
             }
             page.evaluate(NUMBER, begun)
         browser.close()
-    os.replace(unfinished, target)
+    write_atomic(target, printed)
 
 
 def main() -> int:

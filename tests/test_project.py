@@ -229,6 +229,16 @@ def test_the_standard_command_builds_the_book_too(tmp_path):
     assert 'src="../_static/mathjax/tex-mml-chtml.js"' in (built / "book" / "system.html").read_text()
 
 
+def test_every_make_command_that_is_named_does_something():
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.M)
+    rules = set(re.findall(r"^(\w+):.*\n\t", makefile, re.M))
+    told = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "book").glob("*.md"))
+    named = {name for path in told for name in re.findall(r"`make (\w+)", path.read_text(encoding="utf-8"))}
+    assert "pdf" in named
+    assert named | set(phony.split()) <= rules
+
+
 def test_windows_itself_is_refused_with_what_works_instead():
     script = "import os; os.name = 'nt'; import tvae_lib"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

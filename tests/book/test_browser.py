@@ -87,7 +87,7 @@ UNSEEN = """(onPaper) => {
   for (const e of document.querySelectorAll(".bd-article *")) {
     if (e.closest("mjx-assistive-mml, mjx-ext, details:not([open])")) continue;
     const style = getComputedStyle(e), box = e.getBoundingClientRect();
-    if (!box.width || style.display === "inline") continue;
+    if (!box.width) continue;
     if (box.right > width + 1 && !inABox(e)) tell("outside", e);
     if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth || style.overflowX === "visible") continue;
     const scrolls = ["auto", "scroll"].includes(style.overflowX);
