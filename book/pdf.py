@@ -34,7 +34,8 @@ CONTENTS = """() => {
     const heading = mark.parentElement.querySelector(`[id="${mark.id}"] ~ section :is(h2, h3, h4)`);
     const entry = document.createElement("a"), title = document.createElement("span");
     title.append(...[...heading.cloneNode(true).childNodes].filter((node) => node.className !== "headerlink"));
-    entry.href = `#${heading.closest("section").id}`;
+    heading.id = `heading-${mark.id}`;  // sections of two pages may have one name
+    entry.href = `#${heading.id}`;
     entry.className = heading.tagName === "H2" ? "tvae-chapter" : "tvae-page";
     entry.append(title, document.createElement("output"));
     nav.append(entry);

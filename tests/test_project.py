@@ -218,12 +218,15 @@ def test_the_standard_command_builds_the_book_too(tmp_path):
         shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
     config = (tmp_path / "_config.yml").read_text()
     (tmp_path / "_config.yml").write_text(config.replace('baseurl: ""', "baseurl: https://example.org/book/"))
+    shutil.copy(ROOT / "book" / "_static" / "favicon.svg", tmp_path / "book" / "_static" / "course.png")
     command = [Path(sys.executable).parent / "jupyter-book", "build", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     built = tmp_path / "_build" / "html"
     address = "https://example.org/book/book/system.html"
     assert f'<link rel="canonical" href="{address}"' in (built / "book" / "system.html").read_text()
+    picture = '<meta property="og:image" content="https://example.org/book/_static/course.png" />'
+    assert picture in (built / "book" / "system.html").read_text()
     assert f"<loc>{address}</loc>" in (built / "sitemap.xml").read_text()
     assert (built / "_static" / "mathjax" / "tex-mml-chtml.js").exists()
     assert 'src="../_static/mathjax/tex-mml-chtml.js"' in (built / "book" / "system.html").read_text()

@@ -58,6 +58,13 @@ def write_texts(app, error) -> None:
         (Path(app.outdir) / "_static" / "page_texts.js").write_text(f"const pageTexts = {texts};\n", encoding="utf-8")
 
 
+def show_card(app, pagename, templatename, context, doctree) -> None:
+    """The picture that others show beside a link to the book; it needs a whole address."""
+    base, picture = app.config.html_baseurl, "_static/course.png"
+    if base and (Path(app.srcdir) / "book" / picture).exists():
+        context["metatags"] = context.get("metatags", "") + f'<meta property="og:image" content="{base}{picture}" />\n'
+
+
 def announce(app, error) -> None:
     """sitemap.xml, where it is known where the book is published."""
     base = app.config.html_baseurl
@@ -82,5 +89,6 @@ def setup(app) -> dict:
     app.connect("build-finished", write_texts)
     app.connect("html-page-context", keep_text)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", show_card)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True}
