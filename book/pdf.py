@@ -25,6 +25,7 @@ PAPER = {
     "footer_template": FOOTER,
 }
 FLAGS = ["--no-sandbox", "--disable-gpu"]
+PASSES = 4
 # An entry for every page of the book, in order, with a place for the number of the sheet on which it begins.
 CONTENTS = """() => {
   const nav = document.createElement("nav");
@@ -44,7 +45,7 @@ CONTENTS = """() => {
   document.querySelector(".bd-article h1").after(nav);
 }"""
 NUMBER = """(sheets) => document.querySelectorAll(".tvae-contents a").forEach((entry) => {
-  entry.lastChild.textContent = sheets[decodeURIComponent(entry.hash.slice(1))];
+  entry.lastChild.textContent = sheets[decodeURIComponent(entry.hash.slice(1))] ?? "";
 })"""
 
 
@@ -69,24 +70,34 @@ def settled(page: Page, html: Path) -> None:
         page.wait_for_function("() => window.MathJax?.startup?.promise && window.MathJax.typesetPromise", timeout=0)
         page.evaluate("() => MathJax.startup.promise")
     page.evaluate("() => document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
+    page.evaluate("() => Promise.allSettled([...document.images].map((image) => image.decode()))")
+
+
+def sheets(printed: bytes) -> dict[str, int]:
+    """The sheet on which each place begins that a link leads to, from 1."""
+    reader = PdfReader(BytesIO(printed))
+    places = reader.named_destinations.items()
+    return {name.removeprefix("/"): reader.get_destination_page_number(place) + 1 for name, place in places}
 
 
 def print_book(html: Path, target: Path) -> None:
-    """Print twice: what page each heading is on is known once it has been printed."""
+    """Print until the contents are right: what sheet a heading is on is known once it has been printed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page()
         page.set_default_timeout(0)
-        settled(page, html)
-        page.evaluate(CONTENTS)
-        for _ in range(2):
+        told = {}
+        for _ in range(PASSES):
+            settled(page, html)  # anew: a page that has been printed breaks elsewhere when it is printed again
+            page.evaluate(CONTENTS)
+            page.evaluate(NUMBER, told)
             printed = page.pdf(outline=True, tagged=True, **PAPER)
-            reader = PdfReader(BytesIO(printed))
-            begun = {
-                name.removeprefix("/"): reader.get_destination_page_number(place) + 1
-                for name, place in reader.named_destinations.items()
-            }
-            page.evaluate(NUMBER, begun)
+            begun = sheets(printed)
+            if begun == told:
+                break
+            told = begun
+        else:
+            sys.exit(f"after {PASSES} prints the numbers of the contents are not yet those of the sheets")
         browser.close()
     write_atomic(target, printed)
 
