@@ -32,6 +32,17 @@ def test_links_of_the_single_page_stay_inside_it(single):
     assert 'href="#one"' in pdf.at_the_root(single).read_text()
 
 
+def test_numbers_that_do_not_settle_are_not_printed(single, tmp_path, monkeypatch):
+    if not CHROMIUM:
+        pytest.skip("no chromium on the path (Debian: apt-get install chromium)")
+    prints = []
+    monkeypatch.setattr(pdf, "sheets", lambda printed: prints.append(printed) or {"one": len(prints)})
+    with pytest.raises(SystemExit, match=f"after {pdf.PASSES} prints the numbers of the contents"):
+        pdf.print_book(pdf.at_the_root(single), tmp_path / "book.pdf")
+    assert len(prints) == pdf.PASSES
+    assert not (tmp_path / "book.pdf").exists()
+
+
 def test_contents_tell_the_sheet_on_which_a_chapter_begins(single, tmp_path):
     if not CHROMIUM:
         pytest.skip("no chromium on the path (Debian: apt-get install chromium)")
